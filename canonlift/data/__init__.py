@@ -1,0 +1,1 @@
+"""Recordings: how they are read, written, converted and simulated."""

@@ -1,0 +1,167 @@
+"""One continuous take by all its cameras: what is on disk, and what training reads."""
+
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from canonlift import skeleton
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A take of T frames by V synchronized cameras, as `recording.npz` holds it.
+
+    `pose3d` and `keypoints_true` are ground truth. Evaluation reads them; training must not.
+
+    Raises:
+        ValueError: where the arrays contradict each other or the format, saying what to do.
+    """
+
+    keypoints: Float[np.ndarray, "T V J 2"]  # pixels, x right, y down
+    confidence: Float[np.ndarray, "T V J"]  # in [0, 1]; 0: not observed
+    joints: tuple[str, ...]
+    views: tuple[str, ...]
+    fps: float
+    rig: str = ""  # equal names: the same cameras, which never moved; empty: cameras may move
+    image_size: Int[np.ndarray, "V 2"] | None = None  # width, height
+    pose3d: Float[np.ndarray, "T V J 3"] | None = None  # metres, camera axes; NaN where unknown
+    keypoints_true: Float[np.ndarray, "T V J 2"] | None = None  # pixels
+
+    def __post_init__(self) -> None:
+        _check_shapes(self)
+        low, high = self.confidence.min(initial=0.0), self.confidence.max(initial=0.0)
+        if not (low >= 0.0 and high <= 1.0):  # also refuses NaN
+            raise ValueError(
+                f"confidence reaches from {low:.3g} to {high:.3g}, but must lie in [0, 1]; "
+                "scale the detector's scores before writing the recording"
+            )
+        bad = ~np.isfinite(self.keypoints).all(-1) & (self.confidence > 0)
+        if bad.any():
+            frame, view, joint = np.argwhere(bad)[0]
+            raise ValueError(
+                f"keypoint is not finite but its confidence is positive: frame {frame}, view "
+                f"{self.views[view]!r}, joint {self.joints[joint]!r} (and {bad.sum() - 1} more); "
+                "set the confidence of unobserved joints to 0"
+            )
+
+    @property
+    def n_frames(self) -> int:
+        """T."""
+        return len(self.keypoints)
+
+    def on_skeleton(self, joints: tuple[str, ...]) -> "Recording":
+        """The same take on other joints; a made joint is as sure as its least sure source.
+
+        Raises:
+            ValueError: if the joints cannot be made of those recorded.
+        """
+        if joints == self.joints:
+            return self
+        matrix = skeleton.conversion(self.joints, joints)
+
+        def convert(points: np.ndarray | None) -> np.ndarray | None:
+            if points is None:
+                return None
+            # A source that is not part of a joint must not spread its NaN: 0 * NaN is NaN.
+            mixed = np.einsum("ij,tvjc->tvic", matrix, np.nan_to_num(points))
+            lost = np.einsum("ij,tvj->tvi", matrix != 0, np.isnan(points).any(-1)) > 0
+            mixed[lost] = np.nan
+            return mixed.astype(np.float32)
+
+        sources = [np.flatnonzero(row) for row in matrix]
+        confidence = np.stack([self.confidence[..., s].min(-1) for s in sources], -1)
+        return Recording(
+            keypoints=convert(self.keypoints),
+            confidence=confidence,
+            joints=joints,
+            views=self.views,
+            fps=self.fps,
+            rig=self.rig,
+            image_size=self.image_size,
+            pose3d=convert(self.pose3d),
+            keypoints_true=convert(self.keypoints_true),
+        )
+
+
+def save(recording: Recording, path: Path) -> None:
+    """Write `recording.npz`: whole or not at all, and the same bytes for the same recording."""
+    arrays = {f.name: getattr(recording, f.name) for f in fields(recording)}
+    arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path: Path) -> Recording:
+    """Read `recording.npz`; nothing in it is unpickled.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a recording, naming the file, the place and the remedy.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such recording")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: not a readable .npz ({error}); write it again with "
+            "`python -m canonlift.convert`"
+        ) from error
+    known = {f.name for f in fields(Recording)}
+    required = {"keypoints", "confidence", "joints", "views", "fps"}
+    missing = required - arrays.keys()
+    if missing:
+        raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}; see README.md, Recordings")
+    arrays = {name: value for name, value in arrays.items() if name in known}
+    try:
+        return _from_arrays(arrays)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _from_arrays(arrays: dict[str, np.ndarray]) -> Recording:
+    floats = ("keypoints", "confidence", "pose3d", "keypoints_true")
+    return Recording(
+        **{name: arrays[name].astype(np.float32) for name in floats if name in arrays},
+        joints=tuple(str(name) for name in arrays["joints"]),
+        views=tuple(str(name) for name in arrays["views"]),
+        fps=float(arrays["fps"]),
+        rig=str(arrays.get("rig", "")),
+        image_size=arrays["image_size"].astype(np.int32) if "image_size" in arrays else None,
+    )
+
+
+def _check_shapes(recording: Recording) -> None:
+    shape = recording.keypoints.shape
+    if len(shape) != 4 or shape[-1] != 2:
+        raise ValueError(f"keypoints are {shape}, need (frames, views, joints, 2)")
+    n_frames, n_views, n_joints, _ = shape
+    expected = {
+        "confidence": (n_frames, n_views, n_joints),
+        "image_size": (n_views, 2),
+        "pose3d": (n_frames, n_views, n_joints, 3),
+        "keypoints_true": shape,
+    }
+    for name, need in expected.items():
+        array = getattr(recording, name)
+        if array is not None and array.shape != need:
+            raise ValueError(f"{name} is {array.shape}, but keypoints of {shape} need {need}")
+    for name, need in (("joints", n_joints), ("views", n_views)):
+        names = getattr(recording, name)
+        if len(names) != need or len(set(names)) != need:
+            raise ValueError(f"{name} must be {need} different names, got {names}")
+    if not recording.fps > 0:
+        raise ValueError(f"fps must be positive, got {recording.fps}")

@@ -1,0 +1,1 @@
+"""Rotations, alignment and lines: bare tensors, nothing about people."""

@@ -1,0 +1,79 @@
+"""The values that flow through canonlift: Views -> Lifted -> a Pass.
+
+Axes, always in this order:
+    B  samples: one person at one instant, seen by every camera of a rig
+    V  views: the cameras of that rig
+    J  joints, in the order of the config's skeleton
+A trailing 2 is (x right, y down) in the image. A trailing 3 adds z, away from the camera.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)  # eq would compare tensors and fail on the truth value
+class Views:
+    """2D detections of one person by the V cameras of a rig.
+
+    Keypoints are centred on the root joint; their scale is arbitrary, because one camera
+    sees neither position nor size. Confidence 0 means "not observed": a missing camera is
+    a camera whose confidences are all 0. There is no other mask, and where the confidence
+    is 0 the keypoint holds no information.
+    """
+
+    keypoints: Float[Tensor, "B V J 2"]
+    confidence: Float[Tensor, "B V J"]  # in [0, 1]
+    rig: Int[Tensor, " B"]  # equal numbers share the same fixed, unknown cameras; -1: moving
+
+    def __post_init__(self) -> None:
+        if self.keypoints.shape[:-1] != self.confidence.shape:
+            raise ValueError(
+                f"keypoints {tuple(self.keypoints.shape)} and confidence "
+                f"{tuple(self.confidence.shape)} disagree on (B, V, J)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def __getitem__(self, index: Tensor | slice) -> "Views":
+        """Pick samples; a batch is `views[order]`."""
+        return Views(self.keypoints[index], self.confidence[index], self.rig[index])
+
+    def to(self, *args: torch.device | torch.dtype | str) -> "Views":
+        """Move to a device or a floating-point type, as `Tensor.to` does."""
+        floating = [a for a in args if not isinstance(a, torch.dtype)]
+        return Views(
+            self.keypoints.to(*args),
+            self.confidence.to(*args),
+            self.rig.to(*floating) if floating else self.rig,
+        )
+
+    @property
+    def observed(self) -> Bool[Tensor, "B V J"]:
+        """Which joints were seen at all."""
+        return self.confidence > 0
+
+
+@dataclass(frozen=True, eq=False)
+class Lifted:
+    """What the lifter believes, once per view."""
+
+    pose: Float[Tensor, "B V J 3"]  # canonical frame, shared by all views of a sample
+    rotation: Float[Tensor, "B V 3 3"]  # canonical frame -> camera frame
+
+    def __getitem__(self, index: Tensor | slice) -> "Lifted":
+        """Pick samples."""
+        return Lifted(self.pose[index], self.rotation[index])
+
+    @property
+    def in_camera(self) -> Float[Tensor, "B V J 3"]:
+        """Each view's pose, turned into that view's own camera."""
+        return torch.einsum("bvrc,bvjc->bvjr", self.rotation, self.pose)
+
+    @property
+    def in_every_camera(self) -> Float[Tensor, "B V V J 3"]:
+        """Pose of view u (first V) turned into camera v (second V)."""
+        return torch.einsum("bvrc,bujc->buvjr", self.rotation, self.pose)
