@@ -15,6 +15,25 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)  # eq would compare tensors and fail on the truth value
+class Target:
+    """A 3D pose to imitate: guessed from all views together, or true where training may see it.
+
+    Each view has the pose in its own camera axes, centred on the root joint, in any unit.
+    """
+
+    pose: Float[Tensor, "B V J 3"]
+    trust: Float[Tensor, "B V J"]  # 0: no guess
+
+    def __getitem__(self, index: Tensor | slice) -> "Target":
+        """Pick samples."""
+        return Target(self.pose[index], self.trust[index])
+
+    def to(self, *args: torch.device | torch.dtype | str) -> "Target":
+        """Move to a device or a floating-point type."""
+        return Target(self.pose.to(*args), self.trust.to(*args))
+
+
+@dataclass(frozen=True, eq=False)
 class Views:
     """2D detections of one person by the V cameras of a rig.
 
@@ -27,6 +46,7 @@ class Views:
     keypoints: Float[Tensor, "B V J 2"]
     confidence: Float[Tensor, "B V J"]  # in [0, 1]
     rig: Int[Tensor, " B"]  # equal numbers share the same fixed, unknown cameras; -1: moving
+    target: Target | None = None
 
     def __post_init__(self) -> None:
         if self.keypoints.shape[:-1] != self.confidence.shape:
@@ -40,15 +60,17 @@ class Views:
 
     def __getitem__(self, index: Tensor | slice) -> "Views":
         """Pick samples; a batch is `views[order]`."""
-        return Views(self.keypoints[index], self.confidence[index], self.rig[index])
+        target = None if self.target is None else self.target[index]
+        return Views(self.keypoints[index], self.confidence[index], self.rig[index], target)
 
     def to(self, *args: torch.device | torch.dtype | str) -> "Views":
         """Move to a device or a floating-point type, as `Tensor.to` does."""
-        floating = [a for a in args if not isinstance(a, torch.dtype)]
+        place = [a for a in args if not isinstance(a, torch.dtype)]  # `rig` stays an integer
         return Views(
             self.keypoints.to(*args),
             self.confidence.to(*args),
-            self.rig.to(*floating) if floating else self.rig,
+            self.rig.to(*place) if place else self.rig,
+            None if self.target is None else self.target.to(*args),
         )
 
     @property

@@ -1,15 +1,19 @@
 """One continuous take by all its cameras: what is on disk, and what training reads."""
 
-import os
-import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from canonlift import skeleton
+from canonlift import files, skeleton
+
+# What numpy, zipfile and zlib raise over a damaged or hostile file (RuntimeError: encrypted).
+UNREADABLE = (
+    ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,15 +96,7 @@ def save(recording: Recording, path: Path) -> None:
     """Write `recording.npz`: whole or not at all, and the same bytes for the same recording."""
     arrays = {f.name: getattr(recording, f.name) for f in fields(recording)}
     arrays = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    files.write(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def load(path: Path) -> Recording:
@@ -113,9 +109,12 @@ def load(path: Path) -> Recording:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such recording")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:  # np.load leaves a file open that is no archive
+            file = np.load(stream, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("it holds a single array")
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path}: not a readable .npz ({error}); write it again with "
             "`python -m canonlift.convert`"

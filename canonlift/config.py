@@ -1,0 +1,183 @@
+"""One experiment as a tree of dataclasses, read strictly from YAML."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from canonlift.data.simulate import SimulateConfig
+from canonlift.fusion import FusionConfig
+from canonlift.lifter import LifterConfig
+from canonlift.objective import TERMS, Objective
+from canonlift.skeleton import SKELETONS
+from canonlift.stages import STAGES
+
+# The rows of CVSF's Table 1, by the stage that every phase runs. A term that the stage does not
+# feed takes no part, so that one schedule serves all three.
+VARIANTS = {"baseline": "lift", "s1": "fuse", "s1+s2": "relift"}
+
+TARGETS = {
+    "none": "no 3D target",
+    "closed_form": "a guess from all views together; self-supervised",
+    "pose3d": "the recordings' ground truth; supervised",
+}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which recordings are read."""
+
+    train: list[str] = field(default_factory=list)  # globs, from where the program is started
+    test: list[str] = field(default_factory=list)
+    target: str = "none"  # row of TARGETS, for the term `imitation`
+    simulate: SimulateConfig | None = None  # film a session into RUN/session, and read that
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise ValueError(
+                f"data.target must be one of {', '.join(TARGETS)}, got {self.target!r}"
+            )
+        if self.simulate is None and not self.train:
+            raise ValueError("data.train names no recordings and data.simulate films none")
+
+
+@dataclass(frozen=True)
+class ConvergenceConfig:
+    """When a phase is over before its steps are: its mean loss stopped falling."""
+
+    window: int = 500  # steps that one mean is taken over
+    tolerance: float = 0.002  # relative fall that counts as progress
+    patience: int = 3  # windows without progress
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.patience < 1:
+            raise ValueError("convergence.window and convergence.patience must be positive")
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One part of the training: its own weights, its own optimiser."""
+
+    name: str
+    weights: dict[str, float]  # term of `objective.TERMS` -> its factor
+    steps: int  # at most
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    warmup: int = 0  # steps until the full learning rate
+    decay: str = "none"  # "cosine": to 0 over `steps`
+    decay_at: list[int] = field(default_factory=list)  # steps at which it drops tenfold
+    clip_norm: float | None = None  # gradient norm ceiling; None leaves gradients alone
+    convergence: ConvergenceConfig = field(default_factory=ConvergenceConfig)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"phase {self.name!r}: steps must be positive, got {self.steps}")
+        if self.decay not in ("none", "cosine"):
+            raise ValueError(
+                f"phase {self.name!r}: decay must be none or cosine, got {self.decay!r}"
+            )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of a step of this phase, counted from 0."""
+        rate = self.learning_rate * min(1.0, (step + 1) / (self.warmup + 1))
+        if self.decay == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return rate * 0.1 ** sum(step >= at for at in self.decay_at)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment. Every field is written to the run."""
+
+    schedule: list[PhaseConfig]
+    data: DataConfig
+    seed: int = 0
+    skeleton: str = "h36m17"
+    variant: str = "s1+s2"
+    batch_size: int = 32
+    flip: bool = False  # show every other batch mirrored left to right
+    lifter: LifterConfig = field(default_factory=LifterConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    checkpoint_seconds: float = 30.0  # the most that a crash can cost
+    device: str = "auto"  # or any torch device
+
+    def __post_init__(self) -> None:
+        if self.skeleton not in SKELETONS:
+            raise ValueError(
+                f"skeleton must be one of {', '.join(SKELETONS)}, got {self.skeleton!r}"
+            )
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {self.batch_size}")
+        if not self.schedule:
+            raise ValueError("schedule needs at least one phase")
+        for phase in self.schedule:
+            self.objective(phase)
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """Names of the skeleton's joints."""
+        return SKELETONS[self.skeleton]
+
+    @property
+    def terms(self) -> list[str]:
+        """Names of all terms that some phase computes."""
+        return sorted({name for phase in self.schedule for name in self.objective(phase).weights})
+
+    def objective(self, phase: PhaseConfig) -> Objective:
+        """What a phase minimises in this variant.
+
+        Raises:
+            ValueError: if there is no such term, or nothing is left to minimise.
+        """
+        produces = STAGES[VARIANTS[self.variant]].produces
+        try:
+            fed = {
+                name: weight
+                for name, weight in phase.weights.items()
+                if name not in TERMS or issubclass(produces, TERMS[name].reads)
+            }
+            if fed.get("imitation") and self.data.target == "none":
+                raise ValueError("term 'imitation' needs data.target: closed_form (or pose3d)")
+            return Objective(fed, produces)
+        except ValueError as error:
+            raise ValueError(f"phase {phase.name!r}: {error}") from error
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML config and apply overrides such as `seed=1` or `schedule.0.steps=9`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file and the key, with the nearest valid name.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config; see the folder configs")
+    try:
+        given = OmegaConf.load(path)
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            if not equals:
+                raise ValueError(f"{override!r} is not of the form key=value")
+            OmegaConf.update(given, key, yaml.safe_load(value))
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given))
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved config, complete."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def from_yaml(text: str) -> Config:
+    """Read back what `to_yaml` wrote."""
+    merged: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text))
+    return OmegaConf.to_object(merged)

@@ -1,0 +1,312 @@
+"""What a trained lifter is worth: predictions, and metrics against ground truth."""
+
+import json
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from canonlift import files, metrics, skeleton
+from canonlift.album import draw_recording, draw_run
+from canonlift.checkpoint import Model
+from canonlift.data.recording import Recording
+from canonlift.data.session import centre, read_one, to_views
+from canonlift.prediction import Prediction
+from canonlift.types import Views
+
+METHODS = ("canonlift", "mean_pose", "flat")
+
+
+def evaluate(
+    model: Model, paths: Sequence[Path], out: Path, run: Path, n_drawn: int = 1
+) -> dict[str, Any]:
+    """Write `predictions.npz`, `results.json` and `figures/` for recordings; return the results.
+
+    Recordings without ground truth are predicted all the same; without any, the results hold no
+    `metrics`. The course of the training is drawn from `run`, and the first `n_drawn` recordings.
+
+    Raises:
+        FileNotFoundError: if there are no recordings.
+        ValueError: naming the file that cannot serve.
+    """
+    if not paths:
+        raise FileNotFoundError("no recordings to evaluate; see data.test or --recordings")
+    scores = Scores(model)
+    with PredictionFile(out / "predictions.npz") as file:
+        for path, name in zip(paths, unique_names(paths), strict=True):
+            recording = read_one(path, model.joints)
+            prediction = predict(model, recording)
+            file.add(name, prediction)
+            scores.add(name, recording, prediction)
+            if len(scores.frames) <= n_drawn:
+                draw_recording(model, name, recording, prediction, out / "figures")
+    results = scores.results()
+    draw_run(results, run, out / "figures")
+    text = json.dumps(results, indent=2) + "\n"
+    files.write(out / "results.json", lambda file: file.write(text.encode()))
+    return results
+
+
+@torch.inference_mode()
+def predict(model: Model, recording: Recording, block: int = 4096) -> Prediction:
+    """Lift every view of a recording by itself, and repair its detections by the others.
+
+    The recording must be on the model's skeleton.
+    """
+    views = to_views(recording)
+    parts = []
+    for start in range(0, len(views), block):
+        part = views[start : start + block].to(model.device)
+        lifted = model.lifter(part)
+        pose = lifted.in_camera / _body_length(lifted.in_camera, model.joints)
+        fused = model.repair(part, lifted)
+        unseen = ~part.observed.any(-1)[..., None, None]
+        parts.append(
+            (
+                pose.masked_fill(unseen, torch.nan),
+                lifted.rotation.masked_fill(unseen, torch.nan),
+                fused.keypoints.masked_fill(~fused.observed[..., None], torch.nan),
+            )
+        )
+    pose, rotation, keypoints = (torch.cat(x).cpu().numpy() for x in zip(*parts, strict=True))
+    _, _, root, _ = centre(recording)
+    return Prediction(pose, rotation, (keypoints + root[..., None, :]).astype(np.float32))
+
+
+class PredictionFile:
+    """`predictions.npz`, written recording by recording: `NAME/pose` and so on.
+
+    Use as a context; the file appears when it is complete.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.part = path, path.with_name(f".{path.name}.part")
+
+    def __enter__(self) -> "PredictionFile":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.zip = zipfile.ZipFile(self.part, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        return self
+
+    def add(self, name: str, prediction: Prediction) -> None:
+        """Append one recording's arrays."""
+        for key, array in vars(prediction).items():
+            with self.zip.open(f"{name}/{key}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.zip.close()
+        if error is None:
+            self.part.replace(self.path)
+        else:
+            self.part.unlink()
+
+
+class Scores:
+    """Running errors over recordings, and the results made of them."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.frames: dict[str, int] = {}
+        self.poses: dict[str, dict[str, metrics.JointErrors]] = {}
+        self.joints: list[metrics.RefinementErrors] = []
+        self.seconds, self.lifted = 0.0, 0
+
+    def add(self, name: str, recording: Recording, prediction: Prediction) -> None:
+        """Count one recording."""
+        self.frames[name] = recording.n_frames
+        self._time(to_views(recording))
+        if recording.pose3d is not None:
+            self.poses[name] = pose_errors(self.model, recording, prediction)
+        if recording.keypoints_true is not None and len(recording.views) > 1:
+            threshold = self.model.config.fusion.threshold
+            self.joints.append(refinement_errors(recording, prediction, threshold))
+
+    def results(self) -> dict[str, Any]:
+        """Everything that `results.json` holds."""
+        results: dict[str, Any] = {"protocol": self._protocol()}
+        if self.poses:
+            pooled = {
+                method: metrics.JointErrors(
+                    *(
+                        torch.cat(x)
+                        for x in zip(*(e[method] for e in self.poses.values()), strict=True)
+                    )
+                )
+                for method in METHODS
+            }
+            results["metrics"] = metrics.summary(pooled["canonlift"])
+            results["baselines"] = {name: metrics.summary(pooled[name]) for name in METHODS[1:]}
+            per_joint = [errors.nanmean(0).tolist() for errors in pooled["canonlift"]]
+            results["per_joint"] = {
+                joint: {"n_mpjpe_mm": n, "pa_mpjpe_mm": pa}
+                for joint, n, pa in zip(self.model.joints, *per_joint, strict=True)
+            }
+            results["per_recording"] = {
+                name: {"frames": self.frames[name], **metrics.summary(errors["canonlift"])}
+                for name, errors in self.poses.items()
+            }
+        if self.joints:
+            pooled_2d = metrics.RefinementErrors(
+                *(torch.cat(x) for x in zip(*self.joints, strict=True))
+            )
+            results["refinement"] = metrics.refinement_summary(pooled_2d, self.model.joints)
+        results["mirror"] = dict(self.model.mirror)
+        results["train_seconds"] = self.model.train_seconds
+        results["frames_per_second"] = self.lifted / self.seconds
+        return results
+
+    def _time(self, views: Views) -> None:
+        """Time the lifter on single views, warm, at most 8192 of them."""
+        single = Views(
+            views.keypoints.flatten(0, 1)[:8192, None],
+            views.confidence.flatten(0, 1)[:8192, None],
+            views.rig.repeat_interleave(views.keypoints.shape[1])[:8192],
+        ).to(self.model.device)
+        with torch.inference_mode():
+            if not self.lifted:
+                self.model.lifter(single)
+            start = time.perf_counter()
+            self.model.lifter(single).pose.cpu()  # waits for the device
+            self.seconds += time.perf_counter() - start
+        self.lifted += len(single)
+
+    def _protocol(self) -> dict[str, Any]:
+        config = self.model.config
+        poses = sum(
+            int(e["canonlift"].n_mpjpe.isfinite().any(-1).sum()) for e in self.poses.values()
+        )
+        return {
+            "joints": list(self.model.joints),
+            "root": skeleton.ROOT,
+            "input": "one view at a time",
+            "frame": "camera axes",
+            "alignment": "N-MPJPE, N-PCK, AUC: root-relative, least-squares scale per pose; "
+            "PA-MPJPE: similarity without reflection per pose",
+            "jdr": "within half of the head size (thorax to head, at the person's scale)",
+            "unsure": f"confidence below {config.fusion.threshold}",
+            "units": "mm, px, %",
+            "recordings": len(self.frames),
+            "frames": sum(self.frames.values()),
+            "poses": poses,
+            "variant": config.variant,
+            "target": config.data.target,
+        }
+
+
+def pose_errors(
+    model: Model, recording: Recording, prediction: Prediction
+) -> dict[str, metrics.JointErrors]:
+    """Errors in mm of the prediction and of the trivial baselines, over frames and views."""
+    views = to_views(recording)
+    truth = 1000 * torch.from_numpy(recording.pose3d).double()
+    unseen = ~views.observed.any(-1)[..., None, None]
+    truth = truth.masked_fill(unseen, torch.nan).flatten(0, 1)
+    flat = torch.nn.functional.pad(views.keypoints.double(), (0, 1)).flatten(0, 1)
+    poses = {
+        "canonlift": torch.from_numpy(prediction.pose).double().flatten(0, 1),
+        "mean_pose": model.mean_pose.cpu().double().expand(truth.shape),
+        "flat": flat,
+    }
+    root = model.joints.index(skeleton.ROOT)
+    return {name: metrics.joint_errors(pose, truth, root) for name, pose in poses.items()}
+
+
+def refinement_errors(
+    recording: Recording, prediction: Prediction, threshold: float
+) -> metrics.RefinementErrors:
+    """2D errors in pixels before and after repair, over frames and views."""
+    detected, _, _, _ = centre(recording)
+    truth = recording.keypoints_true
+    observed = to_views(recording).observed.numpy()
+    in_two = (observed.any(-1).sum(-1) >= 2)[:, None, None]
+    flat = (-1, len(recording.joints))
+    return metrics.RefinementErrors(
+        detected=_tensor(np.linalg.norm(detected - truth, axis=-1).reshape(flat)),
+        refined=_tensor(
+            np.linalg.norm(prediction.keypoints_refined - truth, axis=-1).reshape(flat)
+        ),
+        head=_tensor(head_size(recording).reshape(-1)),
+        counted=_tensor((observed & np.isfinite(truth).all(-1) & in_two).reshape(flat)),
+        unsure=_tensor((recording.confidence < threshold).reshape(flat)),
+    )
+
+
+def head_size(recording: Recording) -> Float[np.ndarray, "T V"]:
+    """Distance from thorax to head in pixels, as if it lay in the image plane.
+
+    Median length in space times the image's scale, so that a bowed head does not shrink it; where
+    there is no `pose3d`, the distance in the image. NaN without these joints.
+    """
+    joints, truth = recording.joints, recording.keypoints_true
+    if not {"thorax", "head"} <= set(joints):
+        return np.full(truth.shape[:2], np.nan)
+    ends = joints.index("head"), joints.index("thorax")
+    if recording.pose3d is None:
+        return np.linalg.norm(truth[:, :, ends[0]] - truth[:, :, ends[1]], axis=-1)
+    pose = recording.pose3d
+    length = np.nanmedian(np.linalg.norm(pose[:, :, ends[0]] - pose[:, :, ends[1]], axis=-1))
+    known = np.isfinite(truth).all(-1) & np.isfinite(pose).all(-1)
+    extent = [
+        np.sqrt(np.nanvar(np.where(known[..., None], p[..., :2], np.nan), axis=2).sum(-1))
+        for p in (truth, pose)
+    ]
+    return length * extent[0] / extent[1]
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """File names without suffix; where two are equal, with as many folders as it takes."""
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["-".join(path.with_suffix("").parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"the same recording is given twice: {', '.join(map(str, paths))}")
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The results as a table to print; empty where nothing could be compared."""
+    lines = []
+    if "metrics" in results:
+        lines.append(f"{'':24}{'N-MPJPE':>9}{'PA-MPJPE':>10}{'N-PCK':>8}{'AUC':>7}")
+        rows = {"canonlift, from one view": results["metrics"]}
+        rows["mean pose"] = results["baselines"]["mean_pose"]
+        rows["flat (depth 0)"] = results["baselines"]["flat"]
+        for name, row in rows.items():
+            lines.append(
+                f"{name:24}{row['n_mpjpe_mm']:6.1f} mm{row['pa_mpjpe_mm']:7.1f} mm"
+                f"{row['n_pck_150']:6.1f} %{row['auc']:7.1f}"
+            )
+    if "refinement" in results:
+        r = results["refinement"]
+        lines += [
+            "",
+            f"{'2D error':24}{'all joints':>12}{'unsure':>12}",
+            f"{'detected':24}{r['detected_px']:9.1f} px{r['detected_unsure_px']:9.1f} px",
+            f"{'refined, several views':24}{r['refined_px']:9.1f} px"
+            f"{r['refined_unsure_px']:9.1f} px",
+        ]
+    return "\n".join(lines)
+
+
+def _body_length(
+    pose: Float[Tensor, "*batch J 3"], joints: Sequence[str]
+) -> Float[Tensor, "*batch 1 1"]:
+    """Length of all bones together."""
+    start, end = (list(side) for side in zip(*skeleton.bones(joints), strict=True))
+    length = (pose[..., start, :] - pose[..., end, :]).norm(dim=-1).sum(-1)
+    return length.clamp_min(1e-12)[..., None, None]
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array if array.dtype == bool else array.astype(np.float64))

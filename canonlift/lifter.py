@@ -1,0 +1,108 @@
+"""The network: one 2D pose in, a canonical 3D pose and a camera rotation out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from canonlift.geometry import rotations
+from canonlift.geometry.scale import unit_scale
+from canonlift.types import Lifted, Views
+
+
+class RotationHead(NamedTuple):
+    """One way to predict a rotation."""
+
+    to_matrix: Callable[[Tensor], Tensor]
+    mirror: tuple[int, ...]  # sign of each output in the mirrored world
+    start: tuple[float, ...]  # bias that makes the untrained network predict no turn
+
+
+# With S = diag(1, 1, -1): S R(w) S = R(-S w), and the first two columns of S R S are S times R's.
+ROTATIONS: Mapping[str, RotationHead] = {
+    "axis_angle": RotationHead(rotations.from_axis_angle, (-1, -1, 1), (0.0, 0.0, 0.0)),
+    "6d": RotationHead(rotations.from_six, (1, 1, -1, 1, 1, -1), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)),
+}
+
+
+@dataclass(frozen=True)
+class LifterConfig:
+    """Size of the network and how it speaks of rotations."""
+
+    width: int = 1024
+    rotation: str = "axis_angle"
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"lifter.width must be positive, got {self.width}")
+        if self.rotation not in ROTATIONS:
+            raise ValueError(
+                f"lifter.rotation must be one of {', '.join(ROTATIONS)}, got {self.rotation!r}"
+            )
+
+
+class Lifter(nn.Module):
+    """Lifts every view by itself, as the network of CanonPose and CVSF does (CVSF, Sec. 3.1).
+
+    The input is divided by its norm, so the result does not depend on the size of the person in
+    the image. The pose is centred on the root joint; its scale is arbitrary, since no loss
+    that an uncalibrated camera allows can see it.
+    """
+
+    def __init__(self, config: LifterConfig, n_joints: int, root: int) -> None:
+        super().__init__()
+        self.root = root
+        self.head = ROTATIONS[config.rotation]
+        width = config.width
+        self.encode = nn.Sequential(
+            nn.Linear(3 * n_joints, width), nn.LeakyReLU(), Residual(width)
+        )
+        self.pose = nn.Sequential(Residual(width), Residual(width), nn.Linear(width, 3 * n_joints))
+        self.rotation = nn.Sequential(
+            Residual(width), Residual(width), nn.Linear(width, len(self.head.start))
+        )
+        with torch.no_grad():
+            self.rotation[-1].bias.copy_(torch.tensor(self.head.start))
+
+    def forward(self, views: Views) -> Lifted:
+        """Lift each view; views with nothing observed get some finite answer."""
+        n_samples, n_views, n_joints, _ = views.keypoints.shape
+        keypoints = unit_scale(views.keypoints, views.observed)
+        keypoints = torch.where(views.observed[..., None], keypoints, 0.0)
+        seen = torch.cat([keypoints, views.confidence[..., None]], dim=-1)
+        code = self.encode(seen.flatten(-2))
+        pose = self.pose(code).view(n_samples, n_views, n_joints, 3)
+        pose = pose - pose[:, :, self.root : self.root + 1]
+        return Lifted(pose, self.head.to_matrix(self.rotation(code)))
+
+    @torch.no_grad()
+    def mirror(self) -> None:
+        """Become the exact mirror image in depth: poses S X and rotations S R S.
+
+        Every output of the last layers changes sign or does not, so the change is exact.
+        """
+        device = self.pose[-1].weight.device
+        depth = torch.tensor([1.0, 1.0, -1.0], device=device)
+        for layer, sign in (
+            (self.pose[-1], depth.repeat(self.pose[-1].out_features // 3)),
+            (self.rotation[-1], torch.tensor(self.head.mirror, device=device)),
+        ):
+            layer.weight.mul_(sign[:, None])
+            layer.bias.mul_(sign)
+
+
+class Residual(nn.Module):
+    """Two linear layers and a way around them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(width, width), nn.LeakyReLU(), nn.Linear(width, width), nn.LeakyReLU()
+        )
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """Add what the layers make of `x` to it."""
+        return x + self.layers(x)

@@ -1,0 +1,101 @@
+"""Errors of 3D poses and of 2D joints, in the unit of the target.
+
+Poses are compared per view, in camera axes. Joints whose truth is unknown (NaN) do not count;
+a pose with fewer than three known joints counts nowhere.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from canonlift.geometry.alignment import align_similarity
+
+PCK_THRESHOLDS_MM = tuple(range(0, 151, 5))  # of the AUC of MPI-INF-3DHP
+
+
+JDR_JOINTS = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+
+
+class JointErrors(NamedTuple):
+    """Error of each joint of each pose; NaN where it does not count."""
+
+    n_mpjpe: Float[Tensor, "N J"]  # root-relative, one scale per pose
+    pa_mpjpe: Float[Tensor, "N J"]  # after the best similarity per pose, never a mirror
+
+
+def joint_errors(
+    pose: Float[Tensor, "N J 3"], truth: Float[Tensor, "N J 3"], root: int
+) -> JointErrors:
+    """Compare poses of arbitrary size with true ones.
+
+    N-MPJPE scales each pose by the factor that is best in least squares (Rhodin et al. 2018).
+    """
+    known = truth.isfinite().all(-1) & pose.isfinite().all(-1)
+    known &= known[:, root : root + 1] & (known.sum(-1, keepdim=True) >= 3)
+    weight = known.to(truth.dtype)
+    truth = torch.where(known[..., None], truth - truth[:, root : root + 1], 0.0)
+    pose = torch.where(known[..., None], pose - pose[:, root : root + 1], 0.0)
+
+    scale = (pose * truth).sum((-2, -1)) / pose.square().sum((-2, -1)).clamp_min(1e-24)
+    normalised = (scale[:, None, None] * pose - truth).norm(dim=-1)
+
+    # A pose that has collapsed to a point can only be moved: it gets no credit for that.
+    centre = (weight[..., None] * truth).sum(-2, keepdim=True)
+    centre = centre / weight.sum(-1, keepdim=True)[..., None].clamp_min(1.0)
+    aligned = (truth - centre).norm(dim=-1)
+    usable = known.any(-1) & (pose.square().sum((-2, -1)) > 1e-24)
+    if usable.any():
+        move = align_similarity(pose[usable], truth[usable], weight[usable])
+        aligned[usable] = (move(pose[usable]) - truth[usable]).norm(dim=-1)
+    return JointErrors(
+        normalised.masked_fill(~known, torch.nan), aligned.masked_fill(~known, torch.nan)
+    )
+
+
+def summary(errors_mm: JointErrors) -> dict[str, float]:
+    """The usual figures: means over joints and poses, N-PCK at 150 mm in %, and its AUC in %."""
+    known = errors_mm.n_mpjpe[errors_mm.n_mpjpe.isfinite()]
+    thresholds = torch.tensor(PCK_THRESHOLDS_MM, dtype=known.dtype)
+    within = (known[:, None] <= thresholds).to(known.dtype).mean(0)
+    return {
+        "n_mpjpe_mm": float(known.mean()),
+        "pa_mpjpe_mm": float(errors_mm.pa_mpjpe.nanmean()),
+        "n_pck_150": float(100 * (known <= 150).to(known.dtype).mean()),
+        "auc": float(100 * within.mean()),
+    }
+
+
+class RefinementErrors(NamedTuple):
+    """2D error of every joint before and after repair, and what to make of it."""
+
+    detected: Float[Tensor, "N J"]  # pixels
+    refined: Float[Tensor, "N J"]
+    head: Float[Tensor, " N"]  # head size in pixels
+    counted: Bool[Tensor, "N J"]  # observed, with known truth, and seen by another view too
+    unsure: Bool[Tensor, "N J"]  # confidence below the threshold of repair
+
+
+def refinement_summary(errors: RefinementErrors, joints: Sequence[str]) -> dict[str, Any]:
+    """Mean 2D error and joint detection rate, before and after repair (CVSF, Table 2).
+
+    JDR is the share of joints nearer to the truth than half of the head size, in %.
+    """
+    columns = {
+        name: [j for j, joint in enumerate(joints) if joint in (f"l_{name}", f"r_{name}")]
+        for name in JDR_JOINTS
+    }
+    results: dict[str, Any] = {}
+    for kind, error in (("detected", errors.detected), ("refined", errors.refined)):
+        found = errors.counted & (error < 0.5 * errors.head[:, None])
+        results[f"{kind}_px"] = float(error[errors.counted].mean())
+        results[f"{kind}_unsure_px"] = float(error[errors.counted & errors.unsure].mean())
+        results[f"jdr_{kind}"] = {
+            name: float(100 * found[:, c].sum() / errors.counted[:, c].sum().clamp_min(1))
+            for name, c in columns.items()
+            if c
+        }
+    results["unsure_share"] = float((errors.counted & errors.unsure).sum() / errors.counted.sum())
+    return results

@@ -1,0 +1,54 @@
+"""Which of the two mirrored worlds a lifter sits in, decided by a vote over recordings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from canonlift.anatomy import handedness
+from canonlift.data.session import Session
+from canonlift.lifter import Lifter
+
+
+@dataclass(frozen=True)
+class Vote:
+    """How recordings voted; a recording in which nobody folds a limb abstains."""
+
+    mirrored: int
+    upright: int
+
+    @property
+    def turn_round(self) -> bool:
+        """Whether most recordings are in the mirrored world."""
+        return self.mirrored > self.upright
+
+    @property
+    def certainty(self) -> float:
+        """Share of the votes that the winner has; 0.5 if nobody voted."""
+        return max(self.mirrored, self.upright) / max(self.mirrored + self.upright, 1) or 0.5
+
+    def __str__(self) -> str:
+        return (
+            f"{self.upright} recordings fold knees and elbows like people, "
+            f"{self.mirrored} like mirror images"
+        )
+
+
+@torch.no_grad()
+def vote(lifter: Lifter, session: Session, joints: Sequence[str], most_frames: int = 2000) -> Vote:
+    """Let every recording vote by the fold of the limbs in its lifted poses.
+
+    One frame can err, and one view; a recording's mean fold hardly can. Long recordings are
+    sampled evenly.
+    """
+    mirrored = upright = 0
+    device = next(lifter.parameters()).device
+    for index in range(len(session.names)):
+        samples = (session.recording == index).nonzero()[:, 0].cpu()
+        samples = samples[:: max(1, len(samples) // most_frames)]
+        views = session.views[samples.to(session.recording.device)].to(device)
+        fold = handedness(lifter(views).pose, joints)[views.observed.any(-1)]
+        mean = float(fold.mean()) if len(fold) else 0.0
+        mirrored += mean < 0
+        upright += mean > 0
+    return Vote(mirrored, upright)

@@ -1,0 +1,158 @@
+"""A training run: everything that its checkpoint must hold to go on as if never stopped."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from canonlift import checkpoint, files
+from canonlift import config as configs
+from canonlift.lifter import Lifter
+
+
+@dataclass
+class Progress:
+    """Position in the schedule, and the smoothed loss of the current phase."""
+
+    phase: int = 0
+    step: int = 0  # within the phase
+    total_step: int = 0
+    seconds: float = 0.0
+    window_sum: float = 0.0
+    window_count: int = 0
+    best: float = float("inf")  # lowest mean loss of a window
+    stale: int = 0  # windows since the loss last fell
+
+    def count(self, loss: float, criterion: configs.ConvergenceConfig) -> bool:
+        """Take in the loss of one step; True when a window has ended that is the best yet."""
+        self.step += 1
+        self.total_step += 1
+        self.window_sum += loss
+        self.window_count += 1
+        return self.window_count >= criterion.window and self.close_window(criterion.tolerance)
+
+    def close_window(self, tolerance: float = 0.0) -> bool:
+        """End the window; True if it is the best yet."""
+        mean = self.window_sum / self.window_count
+        self.window_sum, self.window_count = 0.0, 0
+        self.stale = 0 if mean < self.best * (1 - tolerance) else self.stale + 1
+        better = mean < self.best
+        self.best = min(self.best, mean)
+        return better
+
+    def over(self, phase: configs.PhaseConfig) -> bool:
+        """Whether the phase has converged or used up its steps."""
+        return self.step >= phase.steps or self.stale >= phase.convergence.patience
+
+    def next_phase(self) -> None:
+        """Stand before the next phase."""
+        self.phase += 1
+        self.step = self.window_count = self.stale = 0
+        self.window_sum, self.best = 0.0, float("inf")
+
+
+@dataclass
+class Run:
+    """A lifter in training."""
+
+    out: Path
+    config: configs.Config
+    progress: Progress
+    lifter: Lifter
+    optimiser: torch.optim.Optimizer
+    best: dict[str, Tensor]  # weights at the end of the phase's best window
+    mirror: dict[str, Any]  # the last vote on the mirrored world
+
+    @property
+    def phase(self) -> configs.PhaseConfig:
+        """The current phase."""
+        return self.config.schedule[self.progress.phase]
+
+    @property
+    def finished(self) -> bool:
+        """Whether no phase is left."""
+        return self.progress.phase >= len(self.config.schedule)
+
+    def keep_best(self) -> None:
+        """Remember the weights of now as the phase's best."""
+        self.best = {name: value.clone() for name, value in self.lifter.state_dict().items()}
+
+    def close_phase(self) -> None:
+        """Return to the phase's best weights; the steps after its last window may be them."""
+        if self.progress.window_count and self.progress.close_window():
+            self.keep_best()
+        self.lifter.load_state_dict(self.best)
+
+    def next_phase(self) -> None:
+        """Go on from the weights as they are, with a new optimiser."""
+        self.progress.next_phase()
+        if not self.finished:
+            self.optimiser = _optimiser(self.lifter, self.phase)
+        self.keep_best()
+
+    def save(self, **finished: Any) -> None:
+        """Write the checkpoint; a finished run adds what its model needs."""
+        state = {
+            "config": configs.to_yaml(self.config),
+            "lifter": self.lifter.state_dict(),
+            "mirror": self.mirror,
+            "progress": asdict(self.progress),
+            "seconds": self.progress.seconds,
+            **finished,
+        }
+        if not finished:
+            state |= {"optimiser": self.optimiser.state_dict(), "best": self.best}
+        checkpoint.save(self.out, state)
+
+
+def start(config: configs.Config, out: Path, resume: bool) -> Run:
+    """Begin a run in `out`, or take up the one that is there.
+
+    Raises:
+        FileExistsError: if `out` holds something, and it is not to be resumed or is finished.
+        ValueError: if the run there was started with another config.
+    """
+    resolved = configs.to_yaml(config)
+    begun = (out / "config.yaml").is_file()
+    if out.exists() and any(out.iterdir()) and not (resume and begun):
+        raise FileExistsError(
+            f"{out} already holds {'a run' if begun else 'something else'}; choose another --out"
+            + (", or continue it with --resume" if begun else "")
+        )
+    if begun and (out / "config.yaml").read_text() != resolved:
+        raise ValueError(
+            f"{out} was started with another config ({out / 'config.yaml'}); "
+            "resume with that one and the same overrides"
+        )
+    files.write(out / "config.yaml", lambda file: file.write(resolved.encode()))
+
+    torch.manual_seed(config.seed)
+    lifter = checkpoint.new_lifter(config).to(checkpoint.pick_device(config.device))
+    run = Run(out, config, Progress(), lifter, _optimiser(lifter, config.schedule[0]), {}, {})
+    run.keep_best()
+    if begun and (out / checkpoint.FILE).is_file():
+        _restore(run, checkpoint.load(out))
+    return run
+
+
+def _restore(run: Run, state: dict[str, Any]) -> None:
+    if "mean_pose" in state:
+        raise FileExistsError(
+            f"{run.out} holds a finished run; evaluate it with `python eval.py {run.out}` or "
+            "choose another --out"
+        )
+    run.progress = Progress(**state["progress"])
+    run.lifter.load_state_dict(state["lifter"])
+    run.optimiser = _optimiser(run.lifter, run.phase)
+    run.optimiser.load_state_dict(state["optimiser"])
+    device = next(run.lifter.parameters()).device
+    run.best = {name: value.to(device) for name, value in state["best"].items()}
+    run.mirror = state["mirror"]
+
+
+def _optimiser(lifter: Lifter, phase: configs.PhaseConfig) -> torch.optim.Optimizer:
+    return torch.optim.Adam(
+        lifter.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
+    )

@@ -1,0 +1,94 @@
+"""Evaluate a trained lifter: 3D poses, repaired 2D joints, metrics where truth is known, pictures.
+
+Examples:
+    python eval.py runs/demo                                # the run's own test recordings
+    python eval.py runs/demo --recordings take.npz          # any recording, one camera or many
+    python eval.py runs/demo --recordings 'takes/*.npz' --out results/takes
+
+Each view is lifted by itself. Where a frame has several views, each repairs the others' unsure
+joints. Recordings without ground truth get predictions and pictures, no table.
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from canonlift import checkpoint
+from canonlift.checkpoint import Model
+from canonlift.data.session import expand
+from canonlift.evaluation import evaluate, table
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that train.py wrote")
+    parser.add_argument(
+        "--recordings", nargs="+", metavar="GLOB", help="default: the test recordings of the run"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: a new folder RUN/eval, RUN/eval-2, ..."
+    )
+    parser.add_argument(
+        "--figures", type=int, default=1, metavar="N", help="recordings to draw (default: 1)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
+    args = parser.parse_args()
+    try:
+        model = checkpoint.load_model(args.run, args.device)
+        paths = expand(args.recordings) if args.recordings else test_recordings(model, args.run)
+        out = args.out or _free_folder(args.run / "eval")
+        report(model, paths, out, args.run, args.figures)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        sys.exit(f"eval.py: {error}")
+
+
+def report(
+    model: Model, paths: Sequence[Path], out: Path, run: Path, n_drawn: int = 1
+) -> dict[str, Any]:
+    """Evaluate into `out`, print the table, and say where everything is.
+
+    Raises:
+        FileExistsError: if `out` already holds results.
+    """
+    if (out / "results.json").exists():
+        raise FileExistsError(f"{out} already holds results; choose another --out")
+    results = evaluate(model, paths, out, run, n_drawn)
+    protocol = results["protocol"]
+    print(
+        f"\n{protocol['recordings']} recordings, {protocol['frames']} frames, "
+        f"{protocol['poses']} views with known 3D truth; {protocol['input']}"
+    )
+    print(table(results) or "No ground truth, so no table.")
+    print(f"\npictures  {out / 'figures'}")
+    print(f"poses     {out / 'predictions.npz'}")
+    print(f"results   {out / 'results.json'}")
+    return results
+
+
+def test_recordings(model: Model, run: Path) -> list[Path]:
+    """The recordings that the run's config sets aside for evaluation.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    data = model.config.data
+    if data.simulate is not None:
+        return expand([str(run / "session" / "test_*.npz")])
+    if not data.test:
+        raise FileNotFoundError(f"{run} has no data.test; give --recordings")
+    return expand(data.test)
+
+
+def _free_folder(wanted: Path) -> Path:
+    numbered = (wanted.with_name(f"{wanted.name}-{n}") for n in itertools.count(2))
+    return next(folder for folder in itertools.chain([wanted], numbered) if not folder.exists())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The command line of `python -m canonlift.convert`."""
+
+import argparse
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from canonlift import convert, skeleton
+from canonlift.data import openpose
+from canonlift.data.recording import load
+
+
+@pytest.fixture
+def cameras(tmp_path):
+    """Two folders of COCO-18 with nothing special about them; one joint of 108 undetected."""
+    rng = np.random.default_rng(0)
+    folders = [tmp_path / name for name in ("left", "right")]
+    for folder in folders:
+        folder.mkdir()
+        for frame in range(3):
+            person = rng.uniform([100, 100, 0.2], [500, 900, 0.9], (18, 3))
+            if folder.name == "left" and frame == 1:
+                person[4] = 0
+            content = {"people": [{"pose_keypoints_2d": person.ravel().tolist()}]}
+            (folder / f"v_{frame:012d}_keypoints.json").write_text(json.dumps(content))
+    return [str(folder) for folder in folders]
+
+
+def refusal(capsys, argv):
+    """The one line that a failing run leaves on stderr."""
+    with pytest.raises(SystemExit) as stop:
+        convert.main([str(word) for word in argv])
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_writes_what_the_reader_reads_and_says_what_it_is(cameras, tmp_path, capsys):
+    out = tmp_path / "new" / "take.npz"
+    options = ["--fps", "25", "--rig", "hill", "--body", "COCO-18", "--out", str(out)]
+    convert.main(["openpose", *cameras, *options])
+    written = load(out)
+    expected, report = openpose.read([*map(out.parent.parent.joinpath, cameras)], 25.0, rig="hill")
+    np.testing.assert_array_equal(written.keypoints, expected.keypoints)
+    np.testing.assert_array_equal(written.confidence, expected.confidence)
+    assert (written.joints, written.views) == (skeleton.COCO18, ("left", "right"))
+    assert (written.fps, written.rig) == (25.0, "hill")
+    said = capsys.readouterr().out
+    low, high = (f(written.confidence[:, 1]) for f in (np.min, np.max))
+    assert "3 frames at 25 fps (0.1 s), 2 views, 18 joints, rig 'hill'" in said
+    assert "left: 1.9 % of the joints unobserved" in said
+    assert f"right: 0.0 % of the joints unobserved, confidence {low:.2f} to {high:.2f}" in said
+    assert "body model COCO-18: as asked for" in said
+    assert all(line in said for line in report[1:])
+
+
+def test_cameras_may_move_unless_a_rig_is_named(cameras, tmp_path, capsys):
+    convert.main(["openpose", *cameras, "--fps", "25", "--out", str(tmp_path / "a.npz")])
+    assert load(tmp_path / "a.npz").rig == ""
+    assert "cameras may move" in capsys.readouterr().out
+
+
+def test_replaces_a_file_only_when_told_to(cameras, tmp_path, capsys):
+    out = tmp_path / "take.npz"
+    argv = ["openpose", *cameras, "--fps", "25", "--out", str(out)]
+    out.write_bytes(b"precious")
+    assert "take.npz exists; give another --out, or --overwrite" in refusal(capsys, argv)
+    assert out.read_bytes() == b"precious"
+    convert.main([*argv, "--overwrite"])
+    assert load(out).n_frames == 3
+
+
+def test_an_error_of_ours_is_one_line_and_leaves_nothing(cameras, tmp_path, capsys):
+    out = tmp_path / "take.npz"
+    good = ["--out", out, "--fps"]
+    nowhere = tmp_path / "a\nb"
+    assert "a b: no such folder" in refusal(capsys, ["openpose", nowhere, *good, "25"])
+    assert "fps must be positive" in refusal(capsys, ["openpose", *cameras, *good, "0"])
+    wrong = [*good, "25", "--body", "BODY_25"]
+    assert "cannot be BODY_25" in refusal(capsys, ["openpose", *cameras, *wrong])
+    folder = [*good[:1], tmp_path, "--overwrite", "--fps", "25"]
+    assert str(tmp_path) in refusal(capsys, ["openpose", *cameras, *folder])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["left", "right"]
+
+
+def test_shows_no_traceback(tmp_path):
+    (tmp_path / "camera").mkdir()
+    (tmp_path / "camera" / "0.json").write_text('{"people":\n[\n')
+    command = [sys.executable, "-m", "canonlift.convert", "openpose", str(tmp_path / "camera")]
+    ran = subprocess.run(
+        [*command, "--fps", "30", "--out", str(tmp_path / "a.npz")], capture_output=True, text=True
+    )
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert ran.stderr.count("\n") == 1
+    assert "0.json: not JSON" in ran.stderr
+
+
+@pytest.mark.parametrize("argv", [[], ["openpoze"], ["openpose"], ["openpose", "a", "--fps", "x"]])
+def test_a_wrong_command_line_ends_with_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        convert.main(argv)
+    assert stop.value.code == 2
+    assert "usage: python -m canonlift.convert" in capsys.readouterr().err
+
+
+def test_help_lists_every_format_and_shows_commands_that_parse(capsys):
+    with pytest.raises(SystemExit):
+        convert.main(["--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in convert.READERS)
+    examples = said.replace("\\\n", " ").splitlines()
+    commands = [line.split()[3:] for line in examples if line.strip().startswith("python -m")]
+    assert len(commands) == 2
+    for command in commands:
+        assert isinstance(convert._parser().parse_args(command), argparse.Namespace)

@@ -1,0 +1,260 @@
+"""Train a lifter on recordings of uncalibrated cameras, and evaluate it.
+
+Examples:
+    python train.py configs/demo.yaml                           # minutes, nothing to download
+    python train.py configs/demo.yaml variant=baseline seed=1   # override any setting
+    python train.py my.yaml data.train='[takes/*.npz]' --out runs/mine
+    python train.py configs/demo.yaml --resume                  # go on after a crash or Ctrl-C
+
+A run folder holds checkpoint.pt, config.yaml (complete), metrics.csv, results.json,
+predictions.npz and figures/. A killed run loses at most `checkpoint_seconds`.
+"""
+
+import argparse
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from canonlift import checkpoint, runs, targets
+from canonlift import config as configs
+from canonlift.data import session as sessions
+from canonlift.data.session import Session
+from canonlift.data.simulate import write_session
+from canonlift.geometry.scale import unit_scale
+from canonlift.log import MetricsLog
+from canonlift.mirror import vote
+from canonlift.runs import Run
+from canonlift.stages import Repair, least_stage
+from canonlift.types import Target
+from eval import report
+
+LOG_EVERY = 50
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved itself."""
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, help="YAML file, see configs/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="e.g. batch_size=64 lifter.width=512"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="run folder (default: runs/NAME OF THE CONFIG)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    args = parser.parse_intermixed_args()
+    out = args.out or Path("runs") / args.config.stem
+    try:
+        config = configs.load(args.config, args.overrides)
+        test_paths = train(config, out, args.resume)
+        if test_paths:
+            report(checkpoint.load_model(out, config.device), test_paths, out, out)
+        else:
+            print("No data.test, so nothing to evaluate on.")
+    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+        sys.exit(f"train.py: {error}")
+    except Interrupted as stop:
+        print(f"train.py: {stop}", file=sys.stderr)
+        sys.exit(130)
+    print("\nNext: look at the pictures, then")
+    print(f"  python eval.py {out} --recordings YOUR.npz       # 3D from any recording")
+    print("  python -m canonlift.convert --help                # recordings from your detector")
+
+
+def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]:
+    """Run every phase of `config`, leave a finished checkpoint in `out`, return the test paths.
+
+    Raises:
+        FileExistsError: if `out` holds a run that is not to be resumed.
+        FloatingPointError: if the loss is not finite, naming step, term and recording.
+        Interrupted: if the process was asked to stop; the run can be resumed.
+    """
+    run = runs.start(config, out, resume)
+    train_paths, test_paths = find_recordings(config, out)
+    session = _read(config, train_paths)
+    log = MetricsLog(out, config.terms, run.progress.total_step)
+    n_steps = sum(phase.steps for phase in config.schedule)
+    with (
+        _stop_signals() as stop,
+        tqdm(total=n_steps, initial=run.progress.total_step, disable=None) as bar,
+    ):
+        while not run.finished:
+            _run_phase(run, session, log, bar, stop)
+            run.close_phase()
+            run.mirror = _turn_round(run, session)
+            run.next_phase()
+    run.save(mean_pose=_mean_pose(run, session))
+    return test_paths
+
+
+def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: list[str]) -> None:
+    """Optimise until the phase has converged or used up its steps; keep the best weights."""
+    config, phase, progress = run.config, run.phase, run.progress
+    objective = config.objective(phase)
+    stage = least_stage(objective.reads)
+    repair = Repair(config.fusion, config.joints)
+    order = sessions.batches(
+        len(session.views), config.batch_size, config.seed, progress.total_step
+    )
+    bar.set_description(phase.name)
+    saved, started = time.monotonic(), time.monotonic() - progress.seconds
+    while not progress.over(phase):
+        samples = next(order).to(session.recording.device)
+        views = session.views[samples]
+        if config.flip and progress.total_step % 2:
+            views = sessions.flip(views, config.joints)
+        loss, terms = objective(stage.run(run.lifter, repair, views))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise _not_finite(run, session, samples)
+        rate = phase.learning_rate_at(progress.step)
+        _descend(run, loss, rate)
+
+        if progress.count(value, phase.convergence):
+            run.keep_best()
+        progress.seconds = time.monotonic() - started
+        bar.update()
+        if progress.total_step % LOG_EVERY == 0:
+            bar.set_postfix(loss=f"{value:.4f}")
+            row = {"step": progress.total_step, "phase": phase.name, "loss": value}
+            row |= {name: term.item() for name, term in terms.items()}
+            log.write(row | {"learning_rate": rate, "seconds": progress.seconds})
+        if stop or time.monotonic() - saved > config.checkpoint_seconds:
+            run.save()
+            saved = time.monotonic()
+        if stop:
+            raise Interrupted(
+                f"{stop[0]}: saved at step {progress.total_step}; continue with --resume"
+            )
+
+
+def _descend(run: Run, loss: Float[Tensor, ""], rate: float) -> None:
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if run.phase.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(run.lifter.parameters(), run.phase.clip_norm)
+    run.optimiser.step()
+
+
+def find_recordings(config: configs.Config, out: Path) -> tuple[list[Path], list[Path]]:
+    """Train and test recordings; a simulated session is filmed into `out` first.
+
+    Raises:
+        FileNotFoundError: if a glob matches nothing.
+        ValueError: if a recording is in both.
+    """
+    if config.data.simulate is not None:
+        print(f"filming the simulated session into {out / 'session'}")
+        train_paths, test_paths = write_session(config.data.simulate, out / "session")
+    else:
+        train_paths, test_paths = (
+            sessions.expand(config.data.train),
+            sessions.expand(config.data.test),
+        )
+    both = {path.resolve() for path in train_paths} & {path.resolve() for path in test_paths}
+    if both:
+        raise ValueError(
+            f"{', '.join(str(path) for path in sorted(both))}: in data.train and in data.test; "
+            "figures on recordings that training saw mean nothing"
+        )
+    return train_paths, test_paths
+
+
+def _read(config: configs.Config, paths: list[Path]) -> Session:
+    session = sessions.read(paths, config.joints, least_views=2)
+    print(f"training on {sessions.describe(session)}")
+    views = session.views
+    if config.data.target == "closed_form":
+        target = targets.closed_form(views, config.joints)
+        usable = (target.trust.amax((1, 2)) > 0.5).float().mean()
+        print(f"closed-form guess of the pose: {usable:.0%} of the frames trusted")
+        views = replace(views, target=target)
+    elif config.data.target == "pose3d":
+        print("SUPERVISED: training reads pose3d (data.target)")
+        parts = [targets.true(path, config.joints, views.keypoints.shape[1]) for path in paths]
+        pose, trust = torch.cat([p.pose for p in parts]), torch.cat([p.trust for p in parts])
+        views = replace(views, target=Target(pose, trust))
+    return replace(session, views=views).to(checkpoint.pick_device(config.device))
+
+
+def _turn_round(run: Run, session: Session) -> dict[str, Any]:
+    """Let the recordings vote on the mirrored world, and leave it if they say so."""
+    votes = vote(run.lifter, session, run.config.joints)
+    if votes.turn_round:
+        run.lifter.mirror()
+    action = "turned round" if votes.turn_round else "kept"
+    tqdm.write(f"{run.phase.name}: {votes}; {action}")
+    return asdict(votes) | {"turned_round": votes.turn_round, "certainty": votes.certainty}
+
+
+@torch.inference_mode()
+def _mean_pose(run: Run, session: Session) -> Float[Tensor, "J 3"]:
+    """Mean of the lifted training poses in camera axes, each at unit norm."""
+    total, count = 0.0, 0
+    for start in range(0, len(session.views), 4096):
+        views = session.views[start : start + 4096]
+        pose = run.lifter(views).in_camera[views.observed.any(-1)]
+        pose = unit_scale(pose, torch.ones_like(pose[..., 0], dtype=torch.bool))
+        total, count = total + pose.sum(0), count + len(pose)
+    return (total / count).cpu()
+
+
+def _not_finite(run: Run, session: Session, samples: Tensor) -> FloatingPointError:
+    """Find out which term of which recordings is not finite."""
+    objective = run.config.objective(run.phase)
+    stage = least_stage(objective.reads)
+    repair = Repair(run.config.fusion, run.config.joints)
+    blame = []
+    for index in session.recording[samples].unique().tolist():
+        own = samples[session.recording[samples] == index]
+        _, terms = objective(stage.run(run.lifter, repair, session.views[own]))
+        bad = [name for name, value in terms.items() if not value.isfinite()]
+        if bad:
+            blame.append(f"{', '.join(bad)} in {session.names[index]}")
+    where = "; ".join(blame) or "no single recording; try a lower learning rate"
+    return FloatingPointError(
+        f"the loss is not finite at step {run.progress.total_step}: {where}. The last "
+        f"checkpoint in {run.out} is from before; check these recordings for absurd values"
+    )
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[str]]:
+    """Collect SIGINT and SIGTERM instead of dying of the first one."""
+    received: list[str] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(signal.Signals(number).name)
+        for known, handler in before.items():
+            signal.signal(known, handler)  # a second one kills
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main()
