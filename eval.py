@@ -10,6 +10,7 @@ joints. Recordings without ground truth get predictions and pictures, no table.
 """
 
 import argparse
+import glob
 import itertools
 import sys
 from collections.abc import Sequence
@@ -64,7 +65,9 @@ def report(
         f"\n{protocol['recordings']} recordings, {protocol['frames']} frames, "
         f"{protocol['poses']} views with known 3D truth; {protocol['input']}"
     )
-    print(table(results) or "No ground truth, so no table.")
+    if "metrics" not in results:
+        print("No ground truth, so no errors in mm.")
+    print(table(results))
     print(f"\npictures  {out / 'figures'}")
     print(f"poses     {out / 'predictions.npz'}")
     print(f"results   {out / 'results.json'}")
@@ -79,7 +82,7 @@ def test_recordings(model: Model, run: Path) -> list[Path]:
     """
     data = model.config.data
     if data.simulate is not None:
-        return expand([str(run / "session" / "test_*.npz")])
+        return expand([f"{glob.escape(str(run))}/session/test_*.npz"])
     if not data.test:
         raise FileNotFoundError(f"{run} has no data.test; give --recordings")
     return expand(data.test)

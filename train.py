@@ -32,6 +32,7 @@ from canonlift import config as configs
 from canonlift.data import session as sessions
 from canonlift.data.session import Session
 from canonlift.data.simulate import write_session
+from canonlift.geometry.rotations import nearest_rotation
 from canonlift.geometry.scale import unit_scale
 from canonlift.log import MetricsLog
 from canonlift.mirror import vote
@@ -40,7 +41,7 @@ from canonlift.stages import Repair, least_stage
 from canonlift.types import Target
 from eval import report
 
-LOG_EVERY = 50
+LOG_EVERY = 20
 
 
 class Interrupted(Exception):
@@ -71,8 +72,8 @@ def main() -> None:
             print("No data.test, so nothing to evaluate on.")
     except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
         sys.exit(f"train.py: {error}")
-    except Interrupted as stop:
-        print(f"train.py: {stop}", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(f"train.py: {str(stop) or 'interrupted; continue with --resume'}", file=sys.stderr)
         sys.exit(130)
     print("\nNext: look at the pictures, then")
     print(f"  python eval.py {out} --recordings YOUR.npz       # 3D from any recording")
@@ -101,6 +102,8 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
             run.close_phase()
             run.mirror = _turn_round(run, session)
             run.next_phase()
+            if not run.finished:
+                run.save()
     run.save(mean_pose=_mean_pose(run, session))
     return test_paths
 
@@ -209,18 +212,27 @@ def _turn_round(run: Run, session: Session) -> dict[str, Any]:
 
 @torch.inference_mode()
 def _mean_pose(run: Run, session: Session) -> Float[Tensor, "J 3"]:
-    """Mean of the lifted training poses in camera axes, each at unit norm."""
-    total, count = 0.0, 0
+    """Mean of the lifted canonical poses of training, each at unit norm, in the mean camera.
+
+    (A mean over camera axes would mix all headings into a body without left and right.)
+    """
+    pose, rotation = 0.0, 0.0
     for start in range(0, len(session.views), 4096):
         views = session.views[start : start + 4096]
-        pose = run.lifter(views).in_camera[views.observed.any(-1)]
-        pose = unit_scale(pose, torch.ones_like(pose[..., 0], dtype=torch.bool))
-        total, count = total + pose.sum(0), count + len(pose)
-    return (total / count).cpu()
+        lifted, seen = run.lifter(views), views.observed.any(-1)
+        poses = lifted.pose[seen]
+        pose = pose + unit_scale(poses, torch.ones_like(poses[..., 0], dtype=torch.bool)).sum(0)
+        rotation = rotation + lifted.rotation[seen].sum(0)
+    return (pose @ nearest_rotation(rotation).mT / pose.norm()).cpu()
 
 
 def _not_finite(run: Run, session: Session, samples: Tensor) -> FloatingPointError:
     """Find out which term of which recordings is not finite."""
+    what = f"the loss is not finite at step {run.progress.total_step}"
+    if not run.lifter(session.views[samples]).in_camera.isfinite().all():
+        return FloatingPointError(
+            f"{what}: the network diverged; lower the learning rate or set clip_norm"
+        )
     objective = run.config.objective(run.phase)
     stage = least_stage(objective.reads)
     repair = Repair(run.config.fusion, run.config.joints)
@@ -233,8 +245,8 @@ def _not_finite(run: Run, session: Session, samples: Tensor) -> FloatingPointErr
             blame.append(f"{', '.join(bad)} in {session.names[index]}")
     where = "; ".join(blame) or "no single recording; try a lower learning rate"
     return FloatingPointError(
-        f"the loss is not finite at step {run.progress.total_step}: {where}. The last "
-        f"checkpoint in {run.out} is from before; check these recordings for absurd values"
+        f"{what}: {where}. The last checkpoint in {run.out} is from before; check these "
+        "recordings for absurd values"
     )
 
 

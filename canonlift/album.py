@@ -51,7 +51,7 @@ def draw_run(results: Mapping[str, Any], run: Path, folder: Path) -> list[Path]:
             for name, row in results["baselines"].items()
         }
         path = folder / "joint_errors.png"
-        paths.append(pictures.joint_errors(errors, path, baselines))
+        paths.append(pictures.joint_errors(errors, path, baselines, "PA-MPJPE of each joint"))
     return paths
 
 

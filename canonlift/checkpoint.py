@@ -24,7 +24,9 @@ class Model:
 
     config: configs.Config
     lifter: Lifter
-    mean_pose: Float[Tensor, "J 3"]  # of the lifted training poses, in camera axes, unit norm
+    mean_pose: Float[
+        Tensor, "J 3"
+    ]  # of the lifted training poses, in their mean camera, unit norm
     mirror: Mapping[str, Any]  # what was decided after training, and how surely
     train_seconds: float
 
@@ -99,7 +101,15 @@ def load_model(run: Path, device: str = "auto") -> Model:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that a config names; "auto" is CUDA where there is one."""
+    """The device that a config names; "auto" is CUDA where there is one.
+
+    Raises:
+        ValueError: if this machine cannot compute there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        raise ValueError(f"device {name!r} does not work here; use auto or cpu") from error
     return torch.device(name)

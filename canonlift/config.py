@@ -44,6 +44,11 @@ class DataConfig:
             )
         if self.simulate is None and not self.train:
             raise ValueError("data.train names no recordings and data.simulate films none")
+        if self.simulate is not None and (self.train or self.test):
+            raise ValueError(
+                "data.simulate films the recordings, so data.train and data.test would not be "
+                "read; set data.simulate=null to read them"
+            )
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,11 @@ class PhaseConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"phase {self.name!r}: steps must be positive, got {self.steps}")
+        if not self.learning_rate > 0 or self.warmup < 0:
+            raise ValueError(
+                f"phase {self.name!r}: learning_rate must be positive and warmup not negative, "
+                f"got {self.learning_rate} and {self.warmup}"
+            )
         if self.decay not in ("none", "cosine"):
             raise ValueError(
                 f"phase {self.name!r}: decay must be none or cosine, got {self.decay!r}"
@@ -103,6 +113,7 @@ class Config:
     flip: bool = False  # show every other batch mirrored left to right
     lifter: LifterConfig = field(default_factory=LifterConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    start_from: str | None = None  # a finished run whose weights to begin with
     checkpoint_seconds: float = 30.0  # the most that a crash can cost
     device: str = "auto"  # or any torch device
 
@@ -113,6 +124,9 @@ class Config:
             )
         if self.variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+        known = {name for joints in SKELETONS.values() for name in joints}
+        if unknown := set(self.fusion.never) - known:
+            raise ValueError(f"fusion.never names no joint: {', '.join(sorted(unknown))}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
         if not self.schedule:
@@ -143,7 +157,7 @@ class Config:
                 for name, weight in phase.weights.items()
                 if name not in TERMS or issubclass(produces, TERMS[name].reads)
             }
-            if fed.get("imitation") and self.data.target == "none":
+            if self.data.target == "none" and fed.pop("imitation", 0.0):
                 raise ValueError("term 'imitation' needs data.target: closed_form (or pose3d)")
             return Objective(fed, produces)
         except ValueError as error:
@@ -167,8 +181,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
                 raise ValueError(f"{override!r} is not of the form key=value")
             OmegaConf.update(given, key, yaml.safe_load(value))
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    except OmegaConfBaseException as error:
+        message = str(error).partition("\n")[0]
+        raise ValueError(": ".join(filter(None, (str(path), error.full_key, message)))) from error
+    except (yaml.YAMLError, ValueError, TypeError, IndexError, OSError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     return config
 
 

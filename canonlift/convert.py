@@ -8,16 +8,23 @@ Examples:
     # Two hand-held phones (no --rig), body model given by hand:
     python -m canonlift.convert openpose phone_a/ phone_b/ --fps 30 --body BODY_25 --out ski.npz
 
+    # A published data set, one recording per take, in its official split:
+    python -m canonlift.convert skipose Ski-PosePTZ-CameraDataset-png --out data/skipose
+    python -m canonlift.convert human36m h36m/ --detections data_2d_h36m_cpn_ft_h36m_dbb.npz \
+        --cameras h36m_dataset.py --out data/human36m
+
 `python -m canonlift.convert FORMAT --help` explains the options of a format.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from canonlift.data import openpose
+from canonlift.data.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
+from canonlift.data.datasets.layouts import LAYOUTS
 from canonlift.data.recording import Recording, save
 
 
@@ -92,10 +99,78 @@ def _run_openpose(args: argparse.Namespace) -> None:
     print("\n".join([*describe(recording), *report, f"wrote {args.out}"]))
 
 
+def _data_set(
+    help: str,
+    read: Callable[..., Iterator[tuple[str, Recording]]],
+    path: str,
+    options: Mapping[str, Mapping[str, Any]],
+) -> Reader:
+    """A published data set: `options` are parameters of `read`, which has their defaults."""
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("path", type=Path, metavar="PATH", help=path)
+        parser.add_argument(
+            "--out", type=Path, required=True, metavar="DIR", help="folder to write TAKE.npz into"
+        )
+        parser.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="write into a folder that is not empty; files of other names stay",
+        )
+        for name, about in options.items():
+            flag = f"--{name.replace('_', '-')}"
+            parser.add_argument(flag, default=argparse.SUPPRESS, **about)
+
+    def run(args: argparse.Namespace) -> None:
+        given = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in vars(args).items()
+            if name in options
+        }
+        _write_takes(read(args.path, **given), args.out, args.overwrite)
+
+    return Reader(help, add_arguments, run)
+
+
+def _write_takes(takes: Iterator[tuple[str, Recording]], out: Path, overwrite: bool) -> None:
+    """Write each take as it comes; what was written before an error stays."""
+    before = {path.name for path in out.iterdir()} if out.exists() else set()
+    if before and not overwrite:
+        raise ValueError(
+            f"{out} is not empty; give another --out, or --overwrite to write into it all the same"
+        )
+    frames: dict[str, int] = {}
+    for name, recording in takes:
+        if Path(name).name != name or name in frames:
+            raise ValueError(f"take {name!r} cannot be, or is twice, the name of a file")
+        save(recording, out / f"{name}.npz")
+        frames[name] = recording.n_frames
+        print(f"{name}: {_in_short(recording)}", flush=True)
+    if not frames:
+        raise ValueError("no take found; is this the folder, and is it complete?")
+    others = len(before - {f"{name}.npz" for name in frames})
+    print(
+        f"wrote {len(frames)} recordings, {sum(frames.values())} frames, into {out}"
+        + (f"; {others} other files in it were there before" if others else "")
+    )
+
+
+def _in_short(recording: Recording) -> str:
+    missed = 100 * (recording.confidence == 0).mean()
+    truth = "with" if recording.pose3d is not None else "without"
+    return (
+        f"{recording.n_frames} frames, {len(recording.views)} views, "
+        f"{len(recording.joints)} joints, {missed:.1f} % unobserved, {truth} 3D truth"
+    )
+
+
 def _refuse_existing(args: argparse.Namespace) -> None:
     if args.out.exists() and not args.overwrite:
         raise ValueError(f"{args.out} exists; give another --out, or --overwrite to replace it")
 
+
+_LAYOUT = {"choices": tuple(LAYOUTS), "help": "the detector's joints (default: recognised)"}
+_FPS = {"type": float, "help": "frames per second, which the files do not say"}
 
 # What `python -m canonlift.convert` reads. A new format is a new row.
 READERS: Mapping[str, Reader] = {
@@ -105,6 +180,85 @@ READERS: Mapping[str, Reader] = {
         "the largest sum of confidences is kept.",
         _add_openpose,
         _run_openpose,
+    ),
+    "skipose": _data_set(
+        "SkiPose-PTZ: six moving cameras, alpine skiers. Views that lack a frame are unobserved "
+        "there. Without --detections the annotated 2D is taken as detected.",
+        skipose.read,
+        "the folder that has train/labels.h5 and test/labels.h5, or one of the two",
+        {
+            "detections": {
+                "type": Path,
+                "help": "AlphaPose or RTMPose results on the crops, by image path",
+            },
+            "layout": _LAYOUT,
+            "fps": _FPS,
+        },
+    ),
+    "human36m": _data_set(
+        "Human3.6M: four fixed cameras indoors; VideoPose3D's npz files or the h5 files of "
+        "Martinez et al. Train: S1, 5, 6, 7, 8; test: S9, 11.",
+        human36m.read,
+        "folder of data_3d_h36m.npz, or of S1, S5, ...",
+        {
+            "detections": {
+                "help": "the npz of 2D poses beside data_3d_h36m.npz, or the name of each "
+                "subject's folder, StackedHourglass (default: the projected truth)"
+            },
+            "cameras": {
+                "type": Path,
+                "help": "VideoPose3D's common/h36m_dataset.py, or cameras.h5; without them there "
+                "is no 3D truth",
+            },
+            "layout": _LAYOUT,
+        },
+    ),
+    "mpi_inf_3dhp": _data_set(
+        "MPI-INF-3DHP: fixed studio cameras, and test videos of one camera each; annot.mat or "
+        "P-STMO's npz files. The 2D is annotated, not detected.",
+        mpi_inf_3dhp.read,
+        "folder of S1, ..., TS1, ... or of the npz files, or one file",
+        {
+            "pose": {
+                "choices": ("annot3", "univ_annot3"),
+                "help": "which 3D of the Matlab files (default: annot3)",
+            },
+            "cameras": {
+                "type": int,
+                "nargs": "+",
+                "metavar": "N",
+                "help": f"of annot.mat (default: {' '.join(map(str, mpi_inf_3dhp.WALL))})",
+            },
+            "test_fps": _FPS,
+        },
+    ),
+    "sportspose": _data_set(
+        "SportsPose: seven fixed cameras, sports indoors and outdoors. Without --detections the "
+        "3D is projected. Train, val and test by subject.",
+        sportspose.read,
+        "the folder that has data/indoors and data/outdoors",
+        {
+            "detections": {
+                "type": Path,
+                "help": "folder of results, laid out as the videos: "
+                "indoors/S01/Video_.../CAM3.json",
+            },
+            "layout": _LAYOUT,
+            "views": {"nargs": "+", "metavar": "VIEW", "help": "such as right (default: all)"},
+            "video_size": {
+                "type": int,
+                "nargs": 2,
+                "metavar": ("WIDTH", "HEIGHT"),
+                "help": "of the videos before they are turned upright",
+            },
+        },
+    ),
+    "canonpose": _data_set(
+        "CanonPose's and CVSF's pickles: 2D detections on Human3.6M, opened by an unpickler that "
+        "knows arrays and plain containers only.",
+        canonpose.read,
+        "detections.pickle, alphapose_2d3dgt_img_h36m.pickle or the like",
+        {"layout": _LAYOUT, "fps": _FPS},
     ),
 }
 

@@ -1,7 +1,9 @@
 """What a trained lifter is worth: predictions, and metrics against ground truth."""
 
 import json
+import math
 import time
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +20,9 @@ from canonlift.album import draw_recording, draw_run
 from canonlift.checkpoint import Model
 from canonlift.data.recording import Recording
 from canonlift.data.session import centre, read_one, to_views
+from canonlift.geometry.scale import norm, unit_scale
 from canonlift.prediction import Prediction
-from canonlift.types import Views
+from canonlift.types import Lifted, Views
 
 METHODS = ("canonlift", "mean_pose", "flat")
 
@@ -49,7 +52,7 @@ def evaluate(
                 draw_recording(model, name, recording, prediction, out / "figures")
     results = scores.results()
     draw_run(results, run, out / "figures")
-    text = json.dumps(results, indent=2) + "\n"
+    text = json.dumps(_plain(results), indent=2, allow_nan=False) + "\n"
     files.write(out / "results.json", lambda file: file.write(text.encode()))
     return results
 
@@ -121,17 +124,26 @@ class Scores:
         self.frames: dict[str, int] = {}
         self.poses: dict[str, dict[str, metrics.JointErrors]] = {}
         self.joints: list[metrics.RefinementErrors] = []
+        self.gaps: list[tuple[Tensor, Tensor]] = []
         self.seconds, self.lifted = 0.0, 0
 
     def add(self, name: str, recording: Recording, prediction: Prediction) -> None:
         """Count one recording."""
         self.frames[name] = recording.n_frames
         self._time(to_views(recording))
+        if len(recording.views) > 1:
+            gaps = view_gaps(recording, prediction)
+            if len(gaps[1]):
+                self.gaps.append(gaps)
         if recording.pose3d is not None:
-            self.poses[name] = pose_errors(self.model, recording, prediction)
+            errors = pose_errors(self.model, recording, prediction)
+            if errors["canonlift"].n_mpjpe.isfinite().any():
+                self.poses[name] = errors
         if recording.keypoints_true is not None and len(recording.views) > 1:
             threshold = self.model.config.fusion.threshold
-            self.joints.append(refinement_errors(recording, prediction, threshold))
+            repaired = refinement_errors(recording, prediction, threshold)
+            if repaired.counted.any():
+                self.joints.append(repaired)
 
     def results(self) -> dict[str, Any]:
         """Everything that `results.json` holds."""
@@ -162,6 +174,12 @@ class Scores:
                 *(torch.cat(x) for x in zip(*self.joints, strict=True))
             )
             results["refinement"] = metrics.refinement_summary(pooled_2d, self.model.joints)
+        if self.gaps:
+            own, other = (torch.cat(gaps) for gaps in zip(*self.gaps, strict=True))
+            results["agreement"] = {
+                "own_view_pct": 100 * float(own.mean()),
+                "other_views_pct": 100 * float(other.mean()),
+            }
         results["mirror"] = dict(self.model.mirror)
         results["train_seconds"] = self.model.train_seconds
         results["frames_per_second"] = self.lifted / self.seconds
@@ -243,6 +261,26 @@ def refinement_errors(
     )
 
 
+def view_gaps(recording: Recording, prediction: Prediction) -> tuple[Tensor, Tensor]:
+    """How far lifted poses fall from the detections, in their own view and in the others.
+
+    Needs no truth. In units of the longer side of the person's box, for every observed joint.
+    """
+    views = to_views(recording)
+    rotation = torch.from_numpy(np.nan_to_num(prediction.rotation))
+    in_camera = torch.from_numpy(np.nan_to_num(prediction.pose))
+    lifted = Lifted(torch.einsum("tvrc,tvjr->tvjc", rotation, in_camera), rotation)
+    observed = views.observed[:, None]
+    image = unit_scale(lifted.in_every_camera[..., :2], observed)
+    gap = image * norm(views.keypoints, views.observed)[:, None] - views.keypoints[:, None]
+    low = views.keypoints.masked_fill(~views.observed[..., None], torch.inf).amin(-2)
+    high = views.keypoints.masked_fill(~views.observed[..., None], -torch.inf).amax(-2)
+    share = gap.norm(dim=-1) / (high - low).amax(-1)[:, None, :, None]
+    counted = observed & views.observed.any(-1)[:, :, None, None] & (share < torch.inf)
+    own = torch.eye(len(recording.views), dtype=torch.bool)[None, :, :, None]
+    return share[counted & own], share[counted & ~own]
+
+
 def head_size(recording: Recording) -> Float[np.ndarray, "T V"]:
     """Distance from thorax to head in pixels, as if it lay in the image plane.
 
@@ -256,13 +294,15 @@ def head_size(recording: Recording) -> Float[np.ndarray, "T V"]:
     if recording.pose3d is None:
         return np.linalg.norm(truth[:, :, ends[0]] - truth[:, :, ends[1]], axis=-1)
     pose = recording.pose3d
-    length = np.nanmedian(np.linalg.norm(pose[:, :, ends[0]] - pose[:, :, ends[1]], axis=-1))
     known = np.isfinite(truth).all(-1) & np.isfinite(pose).all(-1)
-    extent = [
-        np.sqrt(np.nanvar(np.where(known[..., None], p[..., :2], np.nan), axis=2).sum(-1))
-        for p in (truth, pose)
-    ]
-    return length * extent[0] / extent[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where nothing is known, NaN is right
+        length = np.nanmedian(np.linalg.norm(pose[:, :, ends[0]] - pose[:, :, ends[1]], axis=-1))
+        extent = [
+            np.sqrt(np.nanvar(np.where(known[..., None], p[..., :2], np.nan), axis=2).sum(-1))
+            for p in (truth, pose)
+        ]
+        return length * extent[0] / extent[1]
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
@@ -296,6 +336,13 @@ def table(results: Mapping[str, Any]) -> str:
             f"{'refined, several views':24}{r['refined_px']:9.1f} px"
             f"{r['refined_unsure_px']:9.1f} px",
         ]
+    if "agreement" in results:
+        gap = results["agreement"]
+        lines += [
+            "",
+            f"Lifted poses reprojected: {gap['own_view_pct']:.1f} % of the person's size from the "
+            f"detections in their own view, {gap['other_views_pct']:.1f} % in the others.",
+        ]
     return "\n".join(lines)
 
 
@@ -306,6 +353,13 @@ def _body_length(
     start, end = (list(side) for side in zip(*skeleton.bones(joints), strict=True))
     length = (pose[..., start, :] - pose[..., end, :]).norm(dim=-1).sum(-1)
     return length.clamp_min(1e-12)[..., None, None]
+
+
+def _plain(value: Any) -> Any:
+    """The same with None for numbers that are none, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from canonlift.geometry.scale import norm, orthographic, unit_scale
-from canonlift.types import Lifted, Views
+from canonlift.types import Lifted, Target, Views
 
 
 def reprojection(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
@@ -52,24 +52,24 @@ def consistency_3d(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
     return _mean(gap, both.to(gap.dtype).expand_as(gap))
 
 
-def imitation(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
-    """L1 distance of the pose lifted from each view, in each camera, from the views' target.
+def imitation(views: Views, target: Target | None, lifted: Lifted) -> Float[Tensor, ""]:
+    """L1 distance of the pose lifted from each view, in each camera, from a 3D target.
 
     `reprojection` with a third dimension, and as blind to size. It says nothing of the canonical
     frame, which stays the network's own choice. Not in the papers: from a random start,
     reprojection alone settles on flat poses (see `targets.closed_form`).
 
     Raises:
-        ValueError: if the views have no target.
+        ValueError: if there is no target.
     """
-    if views.target is None:
-        raise ValueError("imitation needs views with a target; see data.target in the config")
-    known = views.target.trust > 0
-    gap = unit_scale(views.target.pose, known)[:, None] - unit_scale(
+    if target is None:
+        raise ValueError("nothing to imitate: the views have no target; see data.target")
+    known = target.trust > 0
+    gap = unit_scale(target.pose, known)[:, None] - unit_scale(
         lifted.in_every_camera, known[:, None]
     )
     seen = views.observed.any(-1)[:, :, None, None]
-    return _mean(gap.abs().sum(-1), views.target.trust[:, None] * seen)
+    return _mean(gap.abs().sum(-1), target.trust[:, None] * seen)
 
 
 def camera_consistency(views: Views, lifted: Lifted) -> Float[Tensor, ""]:

@@ -39,7 +39,9 @@ def joint_errors(
     truth = torch.where(known[..., None], truth - truth[:, root : root + 1], 0.0)
     pose = torch.where(known[..., None], pose - pose[:, root : root + 1], 0.0)
 
-    scale = (pose * truth).sum((-2, -1)) / pose.square().sum((-2, -1)).clamp_min(1e-24)
+    # Never negative: that would turn a pose inside out, and forgive a mirrored one.
+    scale = (pose * truth).sum((-2, -1)).clamp_min(0.0)
+    scale = scale / pose.square().sum((-2, -1)).clamp_min(1e-24)
     normalised = (scale[:, None, None] * pose - truth).norm(dim=-1)
 
     # A pose that has collapsed to a point can only be moved: it gets no credit for that.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from canonlift import losses
+from canonlift import losses, targets
 from canonlift.stages import FusePass, LiftPass, ReliftPass
 
 
@@ -20,10 +20,14 @@ class Term(NamedTuple):
 # The whole objective on one screen. A config takes part in a row by giving it a weight.
 TERMS: Mapping[str, Term] = {
     "reprojection": Term(LiftPass, lambda p: losses.reprojection(p.views, p.lifted)),
-    "imitation": Term(LiftPass, lambda p: losses.imitation(p.views, p.lifted)),
+    "imitation": Term(LiftPass, lambda p: losses.imitation(p.views, p.views.target, p.lifted)),
     "camera_consistency": Term(LiftPass, lambda p: losses.camera_consistency(p.views, p.lifted)),
     "refinement": Term(FusePass, lambda p: losses.refinement(p.views, p.fused)),
     "fused_reprojection": Term(FusePass, lambda p: losses.reprojection(p.fused, p.lifted)),
+    "consensus": Term(
+        FusePass,
+        lambda p: losses.imitation(p.views, targets.consensus(p.fused, p.lifted), p.lifted),
+    ),
     "consistency_3d": Term(ReliftPass, lambda p: losses.consistency_3d(p.views, p.relifted)),
 }
 

@@ -116,24 +116,29 @@ def start(config: configs.Config, out: Path, resume: bool) -> Run:
     """
     resolved = configs.to_yaml(config)
     begun = (out / "config.yaml").is_file()
-    if out.exists() and any(out.iterdir()) and not (resume and begun):
+    # Hidden files are what a crash left half written.
+    held = out.exists() and any(not path.name.startswith(".") for path in out.iterdir())
+    if held and not (resume and begun):
         raise FileExistsError(
             f"{out} already holds {'a run' if begun else 'something else'}; choose another --out"
             + (", or continue it with --resume" if begun else "")
         )
-    if begun and (out / "config.yaml").read_text() != resolved:
+    trained = begun and (out / checkpoint.FILE).is_file()
+    if trained and (out / "config.yaml").read_text() != resolved:
         raise ValueError(
             f"{out} was started with another config ({out / 'config.yaml'}); "
             "resume with that one and the same overrides"
         )
-    files.write(out / "config.yaml", lambda file: file.write(resolved.encode()))
 
     torch.manual_seed(config.seed)
     lifter = checkpoint.new_lifter(config).to(checkpoint.pick_device(config.device))
+    if config.start_from is not None and not trained:
+        _load_weights(lifter, config)
     run = Run(out, config, Progress(), lifter, _optimiser(lifter, config.schedule[0]), {}, {})
     run.keep_best()
-    if begun and (out / checkpoint.FILE).is_file():
+    if trained:
         _restore(run, checkpoint.load(out))
+    files.write(out / "config.yaml", lambda file: file.write(resolved.encode()))
     return run
 
 
@@ -150,6 +155,18 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
     device = next(run.lifter.parameters()).device
     run.best = {name: value.to(device) for name, value in state["best"].items()}
     run.mirror = state["mirror"]
+
+
+def _load_weights(lifter: Lifter, config: configs.Config) -> None:
+    model = checkpoint.load_model(Path(config.start_from), "cpu")
+    for key in ("skeleton", "lifter"):
+        here, there = getattr(config, key), getattr(model.config, key)
+        if here != there:
+            raise ValueError(
+                f"start_from: {config.start_from} was trained with {key} {there}, not {here}; "
+                "set the same"
+            )
+    lifter.load_state_dict(model.lifter.state_dict())
 
 
 def _optimiser(lifter: Lifter, phase: configs.PhaseConfig) -> torch.optim.Optimizer:

@@ -9,8 +9,9 @@ from canonlift.anatomy import asymmetry, handedness
 from canonlift.data.session import read_one
 from canonlift.geometry.factorisation import factorise
 from canonlift.geometry.scale import unit_scale
+from canonlift.multiview import Sight, resect, triangulate
 from canonlift.skeleton import ROOT
-from canonlift.types import Target, Views
+from canonlift.types import Lifted, Target, Views
 
 SYMMETRIC = 0.1  # mean log ratio of left and right limbs at which trust falls to 1/e
 FOLDED = 1.0  # handedness from which on a pose is surely not mirrored
@@ -25,6 +26,25 @@ def closed_form(views: Views, joints: Sequence[str], block: int = 4096) -> Targe
     """
     parts = [_closed_form(views[i : i + block], joints) for i in range(0, len(views), block)]
     return Target(torch.cat([p.pose for p in parts]), torch.cat([p.trust for p in parts]))
+
+
+@torch.no_grad()
+def consensus(views: Views, lifted: Lifted, rounds: int = 2) -> Target:
+    """What all views together say of the pose, starting from what was lifted from each.
+
+    Poses are triangulated with the lifted rotations, rotations found anew for those poses, and
+    so on. Unlike the poses themselves this is tied to the detections of every view, so learning
+    it cannot flatten them; unlike `closed_form` it needs a lifter, and serves every frame.
+    """
+    seen = Sight.of(views, lifted)
+    pose, rotation = seen.prior, lifted.rotation
+    for _ in range(rounds):
+        pose, say = triangulate(seen, rotation, pose)
+        rotation = resect(seen, rotation, pose, say)
+    in_camera = torch.einsum("bvrc,bjc->bvjr", rotation, pose)
+    in_two = views.observed.any(-1).sum(-1) >= 2
+    trust = in_two[:, None, None] & views.observed.any(-1)[..., None]
+    return Target(in_camera, trust.to(in_camera.dtype).expand(views.confidence.shape))
 
 
 def true(path: Path, joints: tuple[str, ...], n_views: int) -> Target:

@@ -116,6 +116,6 @@ def test_help_lists_every_format_and_shows_commands_that_parse(capsys):
     assert all(name in said for name in convert.READERS)
     examples = said.replace("\\\n", " ").splitlines()
     commands = [line.split()[3:] for line in examples if line.strip().startswith("python -m")]
-    assert len(commands) == 2
+    assert len(commands) == 4
     for command in commands:
         assert isinstance(convert._parser().parse_args(command), argparse.Namespace)

@@ -81,6 +81,8 @@ def expand(patterns: Sequence[str]) -> list[Path]:
 def read_one(path: Path, joints: tuple[str, ...]) -> Recording:
     """Read one recording on the given joints, naming the file in every error."""
     recording = load(path)
+    if recording.n_frames == 0:
+        raise ValueError(f"{path}: has no frames")
     try:
         return recording.on_skeleton(joints)
     except ValueError as error:

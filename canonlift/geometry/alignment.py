@@ -45,7 +45,9 @@ def align_similarity(
     target_mean = (weight * target).sum(-2, keepdim=True)
     source_centred, target_centred = source - source_mean, target - target_mean
     variance = (weight * source_centred.square()).sum(dim=(-2, -1))
-    if (variance == 0).any():
+    # The mean of equal points is off by rounding, so their variance need not be exactly 0.
+    rounding = 16 * torch.finfo(source.dtype).eps
+    if (variance <= rounding**2 * (weight * source.square()).sum(dim=(-2, -1))).any():
         raise ValueError("cannot align: a source point set is a single repeated point")
 
     u, singular, vt = torch.linalg.svd((weight * target_centred).mT @ source_centred)

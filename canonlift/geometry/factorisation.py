@@ -28,7 +28,7 @@ def factorise(
 ) -> Factors:
     """Pose and cameras that explain centred images best, by a rank-3 factorisation.
 
-    Needs three views that look along different axes; with fewer the angle between the axes is
+    Needs three views that look along different axes; with two the angle between the axes is
     open, and one of the equally good answers is returned. Points of weight 0 may hold anything.
 
     Args:
@@ -74,7 +74,8 @@ def metric_upgrade(motion: Float[Tensor, "B V 2 3"]) -> Float[Tensor, "B 3 3"]:
     vt = torch.linalg.svd(conditions, full_matrices=True).Vh
     q = vt[:, -1]
     q = torch.stack([q[:, [0, 1, 2]], q[:, [1, 3, 4]], q[:, [2, 4, 5]]], dim=1)
-    q = q * torch.diagonal(q, dim1=1, dim2=2).sum(-1).sign()[:, None, None]
+    trace = torch.diagonal(q, dim1=1, dim2=2).sum(-1)
+    q = q * torch.where(trace < 0, -1.0, 1.0).to(q.dtype)[:, None, None]  # an empty sample has 0
     values, vectors = torch.linalg.eigh(q)
     values = torch.maximum(values, 1e-2 * values[:, -1:])
     return vectors * values.sqrt()[:, None, :]

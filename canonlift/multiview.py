@@ -1,0 +1,89 @@
+"""Robust least squares over all views of a sample: poses from rotations, rotations from poses.
+
+Orthographic cameras, each with its own scale. In the canonical frame each view's detection says
+two of the three coordinates of a joint.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from canonlift.geometry.scale import norm, unit_scale
+from canonlift.types import Lifted, Views
+
+TOLERANCE = 0.05  # 2D distance at which a detection has lost half its say, units of the pose
+PRIOR = 0.1  # say of the lifted poses, against that of one sure detection
+LEASH = 0.05  # how much a rotation is held back by the one it starts from
+REWEIGHTINGS = 8
+
+
+class Sight(NamedTuple):
+    """Detections of all views in the scale of one pose."""
+
+    points: Float[Tensor, "B V J 2"]  # 0 where unobserved
+    confidence: Float[Tensor, "B V J"]
+    size: Float[Tensor, "B V 1 1"]  # units of the pose per unit of the view's norm
+    prior: Float[Tensor, "B J 3"]  # mean of the poses lifted from each view, at unit norm
+
+    @classmethod
+    def of(cls, views: Views, lifted: Lifted) -> "Sight":
+        """Scale every view as the mean lifted pose appears in it."""
+        seen = views.observed.any(-1)[..., None, None].to(lifted.pose.dtype)
+        pose = unit_scale(lifted.pose, torch.ones_like(views.observed))
+        prior = (pose * seen).sum(1) / seen.sum(1).clamp_min(1.0)
+        image = torch.einsum("bvrc,bjc->bvjr", lifted.rotation[:, :, :2], prior)
+        size = norm(image, views.observed).detach()
+        points = unit_scale(views.keypoints, views.observed) * size
+        points = torch.where(views.observed[..., None], points, 0.0)
+        return cls(points, views.confidence, size, prior)
+
+
+def triangulate(
+    seen: Sight,
+    rotation: Float[Tensor, "B V 3 3"],
+    prior: Float[Tensor, "B J 3"],
+    tolerance: float = TOLERANCE,
+) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B V J"]]:
+    """Pose that fits the detections, and the say that each of them had in the end.
+
+    Detections far from the common solution lose their say (Cauchy weights, reweighted a fixed
+    number of times). The gradient is that of the last least squares, its weights held fixed.
+    """
+    axes = rotation[:, :, :2]
+
+    def solve(say: Tensor) -> Tensor:
+        normal = torch.einsum("bvj,bvrc,bvrd->bjcd", say, axes, axes)
+        right = torch.einsum("bvj,bvrc,bvjr->bjc", say, axes, seen.points)
+        leash = PRIOR * torch.eye(3, dtype=prior.dtype, device=prior.device)
+        return torch.linalg.solve(normal + leash, right + PRIOR * prior)
+
+    with torch.no_grad():
+        say = seen.confidence
+        for _ in range(REWEIGHTINGS):
+            gap = torch.einsum("bvrc,bjc->bvjr", axes, solve(say)) - seen.points
+            say = seen.confidence / (1 + (gap / tolerance).square().sum(-1))
+    return solve(say), say
+
+
+def resect(
+    seen: Sight,
+    rotation: Float[Tensor, "B V 3 3"],
+    pose: Float[Tensor, "B J 3"],
+    say: Float[Tensor, "B V J"],
+) -> Float[Tensor, "B V 3 3"]:
+    """Rotations near the given ones that fit the detections of a known pose.
+
+    The best two rows are found by linear least squares and then made orthonormal.
+    """
+    turned = torch.einsum("bvrc,bjc->bvjr", rotation, pose)
+    moments = torch.einsum("bvj,bvjc,bvjd->bvcd", say, turned, turned)
+    cross = torch.einsum("bvj,bvjr,bvjc->bvrc", say, seen.points, turned)
+    trace = moments.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    eye = torch.eye(3, dtype=pose.dtype, device=pose.device)
+    leash = (LEASH * trace).clamp_min(1e-6) * eye
+    rows = torch.linalg.solve(moments + leash, (cross + leash[..., :2, :]).mT).mT
+    u, _, vt = torch.linalg.svd(rows, full_matrices=False)
+    x, y = (u @ vt).unbind(-2)
+    return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-2) @ rotation

@@ -1,0 +1,181 @@
+"""The command line of `python -m canonlift.convert` on every data set."""
+
+import pickle
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import test_canonpose
+import test_human36m
+import test_mpi_inf_3dhp
+import test_skipose
+import test_sportspose
+
+from canonlift import convert
+from canonlift.data.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
+from canonlift.data.recording import Recording, load
+
+images, ski_labels = test_skipose.images, test_skipose.folder
+videopose = test_human36m.videopose
+npz_training = test_mpi_inf_3dhp.npz_training
+clips = test_sportspose.folder
+
+
+@pytest.fixture
+def studio(tmp_path):
+    """MPI-INF-3DHP's own cells."""
+    world = test_mpi_inf_3dhp.person(3, seed=4)
+    annotations = test_mpi_inf_3dhp.annotations(world)
+    test_mpi_inf_3dhp.write_5(tmp_path / "S3/Seq2/annot.mat", annotations)
+    return tmp_path
+
+
+@pytest.fixture
+def pickled(tmp_path):
+    path = tmp_path / "detections.pickle"
+    path.write_bytes(pickle.dumps(test_canonpose.cvsf_pickle()))
+    return path
+
+
+# Fixture, arguments after its path, and what the reader is asked for by them
+CASES = {
+    "skipose": ("ski_labels", ["--fps", "25"], lambda p: skipose.read(p, fps=25.0)),
+    "human36m": (
+        "videopose",
+        ["--detections", "data_2d_h36m_sh.npz", "--layout", "hourglass16"],
+        lambda p: human36m.read(p, "data_2d_h36m_sh.npz", layout="hourglass16"),
+    ),
+    "mpi_inf_3dhp": (
+        "studio",
+        ["--pose", "univ_annot3", "--cameras", "12", "3"],
+        lambda p: mpi_inf_3dhp.read(p, "univ_annot3", (12, 3)),
+    ),
+    "sportspose": (
+        "clips",
+        ["--views", "right", "back", "--video-size", "1936", "1210"],
+        lambda p: sportspose.read(p, views=("right", "back"), video_size=(1936, 1210)),
+    ),
+    "canonpose": (
+        "pickled",
+        ["--layout", "h36m16", "--fps", "10"],
+        lambda p: canonpose.read(p, "h36m16", 10.0),
+    ),
+}
+each_data_set = pytest.mark.parametrize("name", CASES)
+
+
+def same(found, known):
+    for field in fields(Recording):
+        one, other = getattr(found, field.name), getattr(known, field.name)
+        if isinstance(other, np.ndarray):
+            np.testing.assert_array_equal(one, other)
+        else:
+            assert one == other, field.name
+
+
+def refusal(capsys, *argv):
+    """The one line that a failing run leaves on stderr."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        convert.main([str(word) for word in argv])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+@each_data_set
+def test_writes_every_take_as_its_reader_has_it(name, request, tmp_path, capsys):
+    fixture, options, read = CASES[name]
+    path, out = request.getfixturevalue(fixture), tmp_path / "deep" / "out"
+    convert.main([name, str(path), "--out", str(out), *options])
+    takes = dict(read(path))
+    assert sorted(file.stem for file in out.iterdir()) == sorted(takes)
+    for take, recording in takes.items():
+        same(load(out / f"{take}.npz"), recording)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said[:-1]] == list(takes)
+    frames = sum(recording.n_frames for recording in takes.values())
+    assert said[-1] == f"wrote {len(takes)} recordings, {frames} frames, into {out}"
+
+
+@each_data_set
+def test_the_readers_defaults_are_those_of_the_command_line(name, request, tmp_path):
+    fixture, options, _ = CASES[name]
+    path, out = request.getfixturevalue(fixture), tmp_path / "out"
+    needed = ["--cameras", str(path / "h36m_dataset.py")] if name == "human36m" else []
+    convert.main([name, str(path), "--out", str(out), *needed])
+    reader = {"human36m": lambda p: human36m.read(p, cameras=p / "h36m_dataset.py")}
+    modules = {m.__name__.rpartition(".")[2]: m.read for m in (
+        skipose, mpi_inf_3dhp, sportspose, canonpose
+    )}  # fmt: skip
+    for take, recording in (modules | reader)[name](path):
+        same(load(out / f"{take}.npz"), recording)
+
+
+def test_says_what_a_take_holds(ski_labels, tmp_path, capsys):
+    convert.main(["skipose", str(ski_labels / "train"), "--out", str(tmp_path / "out")])
+    missed = 100 * 2 / (5 * 3)
+    said = capsys.readouterr().out
+    assert (
+        f"train_s1_seq003: 5 frames, 3 views, 17 joints, {missed:.1f} % unobserved, with 3D truth"
+        in said
+    )
+
+
+def test_leaves_a_folder_that_is_not_empty_alone_unless_told_otherwise(
+    ski_labels, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    argv = ["skipose", str(ski_labels), "--out", str(out)]
+    out.mkdir()
+    convert.main(argv)  # empty is as good as absent
+    (out / "notes.txt").write_text("precious")
+    (out / "test_s1_seq004.npz").write_bytes(b"old")
+    assert "out is not empty; give another --out, or --overwrite" in refusal(capsys, *argv)
+    assert (out / "test_s1_seq004.npz").read_bytes() == b"old"
+    convert.main([*argv, "--overwrite"])
+    assert load(out / "test_s1_seq004.npz").n_frames == 3
+    assert (out / "notes.txt").read_text() == "precious"
+    assert capsys.readouterr().out.endswith("; 1 other files in it were there before\n")
+
+
+@each_data_set
+def test_what_is_wrong_with_the_files_ends_with_status_2(name, tmp_path, capsys):
+    path = tmp_path / "nowhere"
+    argv = [name, path, "--out", tmp_path / "out"]
+    assert f"convert {name}: error: {path}" in refusal(capsys, *argv)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(ski_labels, tmp_path, capsys):
+    (tmp_path / "out").write_text("precious")
+    assert "out" in refusal(capsys, "skipose", ski_labels, "--out", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "precious"
+
+
+def test_takes_are_written_as_they_come(monkeypatch, ski_labels, tmp_path, capsys):
+    """Nothing waits for the last take: whole data sets do not fit into memory."""
+    takes = list(skipose.read(ski_labels))[:2]
+    out = tmp_path / "out"
+
+    def one_by_one(_):
+        yield takes[0]
+        assert (out / f"{takes[0][0]}.npz").is_file()
+        yield takes[1]
+        raise ValueError("the third is\ndamaged")
+
+    reader = convert._data_set("", one_by_one, "", {})
+    monkeypatch.setattr(convert, "READERS", {"skipose": reader})
+    assert "the third is damaged" in refusal(capsys, "skipose", ski_labels, "--out", out)
+    assert len(list(out.iterdir())) == 2
+
+
+@pytest.mark.parametrize("names", [["../a"], ["a", "a"], []])
+def test_names_that_are_no_files_of_the_folder_are_refused(names, ski_labels, tmp_path):
+    _, take = next(skipose.read(ski_labels))
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(ValueError, match="take"):
+        convert._write_takes(((name, take) for name in names), out, False)
+    written = [path.name for path in tmp_path.rglob("*.npz")]
+    assert written == ["a.npz"] * (names == ["a", "a"])

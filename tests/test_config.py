@@ -1,0 +1,212 @@
+"""Laws of the config: read strictly, written completely, refused with a remedy in one line."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from canonlift import config as configs
+from canonlift.config import Config, DataConfig, PhaseConfig
+from canonlift.data.simulate import CameraConfig, SimulateConfig
+from canonlift.fusion import FusionConfig
+from canonlift.lifter import LifterConfig
+from canonlift.stages import STAGES
+
+SHIPPED = sorted((Path(configs.__file__).parents[1] / "configs").glob("*.yaml"))
+
+LEAST = """
+data: {train: ["takes/*.npz"]}
+schedule:
+  - {name: only, steps: 5, weights: {reprojection: 1.0}}
+"""
+PAPER = "{reprojection: 1.0, refinement: 1.0, fused_reprojection: 0.01, consistency_3d: 0.01}"
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a config from its text."""
+
+    def read(text=LEAST, *overrides):
+        (tmp_path / "my.yaml").write_text(text)
+        return configs.load(tmp_path / "my.yaml", overrides)
+
+    return read
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_config_loads_in_every_variant(path):
+    config = configs.load(path)
+    for variant in configs.VARIANTS:
+        weights = [config.objective(phase).weights for phase in config.schedule]
+        assert all(weights)
+        configs.load(path, [f"variant={variant}"])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_what_is_written_is_complete_and_reads_back_equal(path):
+    config = configs.load(path)
+    text = configs.to_yaml(config)
+    assert configs.from_yaml(text) == config
+    assert configs.to_yaml(configs.from_yaml(text)) == text
+    assert_complete(config, yaml.safe_load(text))
+
+
+def assert_complete(value, written):
+    if isinstance(value, list):
+        for item, text in zip(value, written, strict=True):
+            assert_complete(item, text)
+    elif is_dataclass(value):
+        assert written.keys() == {field.name for field in fields(value)}
+        for name, text in written.items():
+            assert_complete(getattr(value, name), text)
+
+
+def test_the_written_config_can_be_started_from(load, tmp_path):
+    """As the advice to resume does: `python train.py RUN/config.yaml --out RUN --resume`."""
+    config = load(LEAST, "seed=7", "fusion.never=[l_knee]", "schedule.0.clip_norm=2")
+    path = tmp_path / "config.yaml"
+    path.write_text(configs.to_yaml(config))
+    assert configs.load(path) == config
+
+
+def test_what_is_left_out_has_the_default_of_the_class(load):
+    assert load() == Config(
+        schedule=[PhaseConfig("only", {"reprojection": 1.0}, 5)],
+        data=DataConfig(train=["takes/*.npz"]),
+        lifter=LifterConfig(),
+        fusion=FusionConfig(),
+    )
+
+
+def test_overrides_replace_what_the_file_says(load):
+    config = load(
+        LEAST,
+        "seed=3",
+        "lifter.width=17",
+        "schedule.0.learning_rate=1e-3",
+        "schedule.0.weights.reprojection=2",
+        "fusion.method=exact",
+        "data.test=[a.npz, 'b/*.npz']",
+        "schedule.0.name=a = b",
+    )
+    phase = config.schedule[0]
+    assert (config.seed, config.lifter.width, phase.learning_rate) == (3, 17, 0.001)
+    assert (phase.weights, phase.name) == ({"reprojection": 2.0}, "a = b")
+    assert config.data.test == ["a.npz", "b/*.npz"]
+    assert config.fusion == FusionConfig(method="exact")
+
+
+def test_overrides_can_leave_the_simulated_session_for_recordings(load):
+    simulated = LEAST.replace('{train: ["takes/*.npz"]}', "{simulate: {n_train: 3}}")
+    config = load(simulated, "data.simulate.cameras.n_views=4")
+    assert config.data.simulate == SimulateConfig(n_train=3, cameras=CameraConfig(n_views=4))
+    real = load(simulated, "data.simulate=null", "data.train=[takes/*.npz]")
+    assert real == load()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sed=1"], "sed: Key 'sed' not in 'Config'. Did you mean: 'seed'?"),
+        (["lifter.widht=9"], "lifter.widht: .* Did you mean: 'width'?"),
+        (["schedule.0.step=9"], "Key 'step' not in 'PhaseConfig'. Did you mean: 'steps'?"),
+        (["schedule.3.steps=9"], r"schedule\[3\]: list index out of range"),
+        (["data.simulate.n_frame=9"], "simulate.n_frame: .* Did you mean: 'n_frames'?"),
+        (["batch_size=many"], "batch_size: Value 'many' .* could not be converted to Integer"),
+        (["batch_size=1.5"], "batch_size: Value '1.5' .* could not be converted to Integer"),
+        (["flip=maybe"], "flip: Value 'maybe' is not a valid bool"),
+        (["lifter=3"], "int is not a subclass of LifterConfig"),
+        (["schedule.0.weights.reprojection=much"], "'much' .* converted to Float"),
+        (["seed"], "'seed' is not of the form key=value"),
+        (["seed=[1"], "expected ',' or ']'"),
+        (["batch_size=0"], "batch_size must be positive, got 0"),
+        (["skeleton=h36m"], "skeleton must be one of h36m17, .*got 'h36m'"),
+        (["variant=s2"], r"variant must be one of baseline, s1, s1\+s2, got 's2'"),
+        (["schedule=[]"], "schedule needs at least one phase"),
+        (["data.target=mocap"], "target must be one of none, closed_form, pose3d, got 'mocap'"),
+        (["data.train=[]"], "data.train names no recordings and data.simulate films none"),
+        (["data.simulate={}"], "data.train and data.test would not be read; set data.simulate=n"),
+        (["data.simulate={n_frames: 1}"], "n_frames must be at least 2"),
+        (["data.simulate={cameras: {n_views: 9}}"], "n_views must be 2 to 8, got 9"),
+        (["data.simulate={motions: [ski]}"], r"no motion \['ski'\]; choose from slalom"),
+        (["lifter.width=0"], "lifter.width must be positive, got 0"),
+        (["lifter.rotation=euler"], "lifter.rotation must be one of axis_angle, 6d, got 'euler'"),
+        (["fusion.method=mean"], "fusion.method must be one of grid, .*got 'mean'"),
+        (["fusion.extent=0"], "fusion.extent must be positive"),
+        (["fusion.never=[pelvsi]"], "fusion.never names no joint: pelvsi"),
+        (["schedule.0.steps=0"], "phase 'only': steps must be positive, got 0"),
+        (["schedule.0.decay=linear"], "phase 'only': decay must be none or cosine, got 'linear'"),
+        (["schedule.0.learning_rate=0"], "phase 'only': learning_rate must be positive"),
+        (["schedule.0.warmup=-1"], "phase 'only': .*warmup not negative, got 0.0001 and -1"),
+        (["schedule.0.convergence.window=0"], "window and convergence.patience must be positive"),
+        (["schedule.0.weights.reprojection=0"], "phase 'only': at least one term needs a weight"),
+        (["schedule.0.weights.reproject=1"], "phase 'only': unknown term 'reproject'; there are"),
+        (["schedule.0.weights.imitation=1"], "'imitation' needs data.target: closed_form"),
+    ],
+)
+def test_refuses_in_one_line_that_names_file_and_key(load, tmp_path, overrides, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load(LEAST, *overrides)
+    said = str(error.value)
+    assert said.startswith(f"{tmp_path / 'my.yaml'}: ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "missing mandatory value: schedule"),
+        ("42", "Invalid loaded object type: int"),
+        ("- 1", "incompatible container types"),
+        ("data: [", "expected"),
+        ("data: {train: [a]}", "missing mandatory value: schedule"),
+        ("schedule: [{name: a, steps: 1, weights: {reprojection: 1}}]", "mandatory value: data"),
+        ("data: {train: [a]}\nschedule: [{steps: 1, weights: {}}]", r"schedule\[0\].name"),
+        ("\xff", "."),
+    ],
+)
+def test_refuses_files_that_are_no_config(load, tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load(text)
+    assert str(error.value).startswith(f"{tmp_path / 'my.yaml'}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_an_absent_file_is_named(tmp_path):
+    for path in (tmp_path / "no.yaml", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"{path}: no such config; see the folder"):
+            configs.load(path)
+
+
+def test_each_variant_takes_the_terms_that_its_stage_feeds(load):
+    terms = {}
+    for variant, stage in configs.VARIANTS.items():
+        config = load(LEAST.replace("{reprojection: 1.0}", PAPER), f"variant={variant}")
+        objective = config.objective(config.schedule[0])
+        assert objective.reads is STAGES[stage].produces
+        terms[variant] = set(objective.weights)
+        assert config.terms == sorted(objective.weights)
+    assert terms == {
+        "baseline": {"reprojection"},
+        "s1": {"reprojection", "refinement", "fused_reprojection"},
+        "s1+s2": {"reprojection", "refinement", "fused_reprojection", "consistency_3d"},
+    }
+
+
+def test_a_phase_that_a_variant_leaves_nothing_to_minimise_is_refused(load):
+    with pytest.raises(ValueError, match="phase 'only': at least one term needs a weight"):
+        load(LEAST.replace("reprojection", "refinement"), "variant=baseline")
+
+
+def test_a_term_can_be_switched_off_by_its_weight(load):
+    """A weight of 0 asks for no target either, and other terms of weight 0 are still logged."""
+    both = LEAST.replace("{reprojection: 1.0}", "{imitation: 1.0, reprojection: 1.0}")
+    off = load(both, "schedule.0.weights.imitation=0")
+    assert off.terms == ["reprojection"]
+    watched = load(both, "schedule.0.weights.imitation=0", "data.target=closed_form")
+    assert watched.terms == ["imitation", "reprojection"]
+
+
+def test_a_term_that_the_config_does_not_use_is_not_computed(load):
+    assert load().terms == ["reprojection"]

@@ -1,0 +1,119 @@
+import torch
+from conftest import disturbed, random, scene, turned, uniform
+from torch.testing import assert_close
+
+from canonlift import targets
+from canonlift.geometry.alignment import align_similarity
+from canonlift.geometry.scale import unit_scale
+from canonlift.multiview import Sight, resect, triangulate
+from canonlift.types import Lifted, Views
+
+
+def pose_error(pose, truth):
+    """Mean distance after the best similarity, in units of the truth's norm."""
+    truth = truth / truth.norm(dim=(-2, -1), keepdim=True)
+    return (align_similarity(pose, truth)(pose) - truth).norm(dim=-1).mean()
+
+
+def test_sight_puts_every_view_in_the_scale_of_one_pose(exact):
+    views, truth = exact
+    seen = Sight.of(views, truth)
+    image = torch.einsum("bvrc,bjc->bvjr", truth.rotation[:, :, :2], seen.prior)
+    assert_close(seen.points, image)
+
+
+def test_triangulation_equals_a_slow_weighted_least_squares(noisy):
+    views, lifted = noisy
+    seen = Sight.of(views, lifted)
+    found, say = triangulate(seen, lifted.rotation, seen.prior)
+    for b, j in ((0, 3), (2, 16)):
+        rows, values = [0.1**0.5 * torch.eye(3).double()], [0.1**0.5 * seen.prior[b, j]]
+        for v in range(views.keypoints.shape[1]):
+            weight = say[b, v, j].sqrt()
+            rows.append(weight * lifted.rotation[b, v, :2])
+            values.append(weight * seen.points[b, v, j])
+        expected = torch.linalg.lstsq(torch.cat(rows), torch.cat(values)[:, None]).solution[:, 0]
+        assert_close(found[b, j], expected)
+
+
+def test_one_view_that_lies_loses_its_say(exact):
+    views, truth = exact
+    keypoints = views.keypoints.clone()
+    keypoints[:, 1, 13] += 3 * keypoints[:, 1].norm(dim=-1).amax(-1, keepdim=True)
+    liar = Views(keypoints, views.confidence, views.rig)
+    seen = Sight.of(views, truth)._replace(points=Sight.of(liar, truth).points)
+    pose, say = triangulate(seen, truth.rotation, seen.prior)
+    assert (say[:, 1, 13] < 0.02).all()
+    others = say[:, [0, 2, 3]][:, :, 13]
+    assert (others > 0.5).all()
+
+
+def test_unobserved_detections_do_not_matter(noisy):
+    views, lifted = noisy
+    confidence = views.confidence.clone()
+    confidence[:, 2] = 0
+    confidence[:, 0, 5] = 0
+    absurd = torch.where((confidence == 0)[..., None], 1e6 * random(2), views.keypoints)
+    found = [
+        triangulate(Sight.of(Views(k, confidence, views.rig), lifted), lifted.rotation, p)[0]
+        for k, p in ((views.keypoints, lifted.pose[:, 0]), (absurd, lifted.pose[:, 0]))
+    ]
+    assert_close(*found)
+
+
+def test_resection_brings_turned_rotations_back():
+    views, truth = scene(n_samples=4)
+    off = turned(truth, 0.3, seed=5)
+    seen = Sight.of(views, truth)
+    rotation = off.rotation
+    for _ in range(20):
+        rotation = resect(seen, rotation, seen.prior, views.confidence)
+    assert (rotation - truth.rotation).abs().max() < 1e-3
+    assert (off.rotation - truth.rotation).abs().max() > 0.1
+
+
+def test_resection_returns_rotations(noisy):
+    views, lifted = noisy
+    seen = Sight.of(views, lifted)
+    rotation = resect(seen, lifted.rotation, seen.prior, uniform(*views.confidence.shape))
+    eye = torch.eye(3, dtype=torch.float64).expand_as(rotation)
+    assert_close(rotation @ rotation.mT, eye)
+    assert_close(torch.linalg.det(rotation), torch.ones_like(rotation[..., 0, 0]))
+
+
+def test_the_consensus_is_nearer_to_the_truth_than_what_it_starts_from():
+    views, truth = scene(n_samples=16, n_views=5, seed=3)
+    views, _ = disturbed(views, truth, seed=4)
+    pose = truth.pose + 0.3 * random(*truth.pose.shape, seed=6)
+    lifted = turned(Lifted(pose, truth.rotation), 0.1, seed=7)
+    target = targets.consensus(views, lifted)
+    start = pose_error(lifted.in_camera, truth.in_camera)
+    mean = unit_scale(pose, torch.ones_like(views.observed)).mean(1, keepdim=True)
+    assert pose_error(target.pose, truth.in_camera) < 0.5 * start
+    assert pose_error(target.pose[:, :1], truth.in_camera[:, :1]) < 0.9 * pose_error(
+        mean, truth.pose[:, :1]
+    )
+
+
+def test_the_consensus_needs_two_views_and_carries_no_gradient(exact):
+    views, truth = exact
+    alone = torch.zeros_like(views.confidence)
+    alone[:, 0] = 1
+    target = targets.consensus(Views(views.keypoints, alone, views.rig), truth)
+    assert (target.trust == 0).all()
+    leaf = Lifted(truth.pose.clone().requires_grad_(), truth.rotation)
+    assert not targets.consensus(views, leaf).pose.requires_grad
+
+
+def test_triangulation_has_the_gradient_of_its_last_least_squares(noisy):
+    views, lifted = (x[:1] for x in noisy)
+    prior = Sight.of(views, lifted).prior
+
+    def fixed_say(rotation, points):
+        # With a tolerance this wide no detection loses any of its say.
+        seen = Sight.of(views, lifted)._replace(points=points)
+        return triangulate(seen, rotation, prior, tolerance=1e9)[0]
+
+    points = Sight.of(views, lifted).points.clone().requires_grad_()
+    rotation = lifted.rotation.clone().requires_grad_()
+    assert torch.autograd.gradcheck(fixed_say, (rotation, points))
