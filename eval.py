@@ -44,7 +44,10 @@ def main() -> None:
         model = checkpoint.load_model(args.run, args.device)
         paths = expand(args.recordings) if args.recordings else test_recordings(model, args.run)
         out = args.out or _free_folder(args.run / "eval")
-        report(model, paths, out, args.run, args.figures)
+        seen = {path.resolve() for path in training_recordings(model, args.run)}
+        if both := [str(path) for path in paths if path.resolve() in seen]:
+            print(f"WARNING: training has seen {', '.join(both)}; these errors mean little")
+        report(model, paths, out, args.run, max(args.figures, 0))
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         sys.exit(f"eval.py: {error}")
 
@@ -62,12 +65,14 @@ def report(
     results = evaluate(model, paths, out, run, n_drawn)
     protocol = results["protocol"]
     print(
-        f"\n{protocol['recordings']} recordings, {protocol['frames']} frames, "
-        f"{protocol['poses']} views with known 3D truth; {protocol['input']}"
+        f"\n{protocol['recordings']} recordings, {protocol['frames']} frames, up to "
+        f"{protocol['views']} views, {protocol['unobserved']:.1%} of joints unobserved, "
+        f"{protocol['poses']} single-view poses with known truth"
     )
     if "metrics" not in results:
         print("No ground truth, so no errors in mm.")
-    print(table(results))
+    if lines := table(results):
+        print(lines)
     print(f"\npictures  {out / 'figures'}")
     print(f"poses     {out / 'predictions.npz'}")
     print(f"results   {out / 'results.json'}")
@@ -81,11 +86,19 @@ def test_recordings(model: Model, run: Path) -> list[Path]:
         FileNotFoundError: if there are none.
     """
     data = model.config.data
-    if data.simulate is not None:
+    if data.simulate is not None and data.simulate.n_test:
         return expand([f"{glob.escape(str(run))}/session/test_*.npz"])
     if not data.test:
-        raise FileNotFoundError(f"{run} has no data.test; give --recordings")
+        raise FileNotFoundError(f"{run} set no test recordings aside; give --recordings")
     return expand(data.test)
+
+
+def training_recordings(model: Model, run: Path) -> list[Path]:
+    """The recordings that the run was trained on, as far as they are still there."""
+    data = model.config.data
+    if data.simulate is not None:
+        return sorted((run / "session").glob("train_*.npz"))
+    return [Path(path) for pattern in data.train for path in glob.glob(pattern, recursive=True)]
 
 
 def _free_folder(wanted: Path) -> Path:

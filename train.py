@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -32,6 +32,7 @@ from canonlift import config as configs
 from canonlift.data import session as sessions
 from canonlift.data.session import Session
 from canonlift.data.simulate import write_session
+from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.geometry.scale import unit_scale
 from canonlift.log import MetricsLog
@@ -69,13 +70,13 @@ def main() -> None:
         if test_paths:
             report(checkpoint.load_model(out, config.device), test_paths, out, out)
         else:
-            print("No data.test, so nothing to evaluate on.")
+            print("There are no test recordings, so nothing was evaluated or drawn.")
     except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
         sys.exit(f"train.py: {error}")
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"train.py: {str(stop) or 'interrupted; continue with --resume'}", file=sys.stderr)
         sys.exit(130)
-    print("\nNext: look at the pictures, then")
+    print("\nNext:")
     print(f"  python eval.py {out} --recordings YOUR.npz       # 3D from any recording")
     print("  python -m canonlift.convert --help                # recordings from your detector")
 
@@ -94,11 +95,14 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
     log = MetricsLog(out, config.terms, run.progress.total_step)
     n_steps = sum(phase.steps for phase in config.schedule)
     with (
+        closing(log),
         _stop_signals() as stop,
         tqdm(total=n_steps, initial=run.progress.total_step, disable=None) as bar,
     ):
         while not run.finished:
             _run_phase(run, session, log, bar, stop)
+            converged = run.progress.stale >= run.phase.convergence.patience
+            tqdm.write(f"{run.phase.name}: {'converged' if converged else 'out of steps'}")
             run.close_phase()
             run.mirror = _turn_round(run, session)
             run.next_phase()
@@ -206,24 +210,33 @@ def _turn_round(run: Run, session: Session) -> dict[str, Any]:
     if votes.turn_round:
         run.lifter.mirror()
     action = "turned round" if votes.turn_round else "kept"
-    tqdm.write(f"{run.phase.name}: {votes}; {action}")
-    return asdict(votes) | {"turned_round": votes.turn_round, "certainty": votes.certainty}
+    tqdm.write(f"  {votes}; {action}")
+    last = asdict(votes) | {"turned_round": votes.turn_round, "certainty": votes.certainty}
+    before = run.mirror.get("phases", {})
+    return last | {"phases": before | {run.phase.name: last}}
 
 
 @torch.inference_mode()
-def _mean_pose(run: Run, session: Session) -> Float[Tensor, "J 3"]:
-    """Mean of the lifted canonical poses of training, each at unit norm, in the mean camera.
+def _mean_pose(run: Run, session: Session, most: int = 20_000) -> Float[Tensor, "J 3"]:
+    """Mean shape of the lifted training poses, in their mean heading, at unit norm.
 
-    (A mean over camera axes would mix all headings into a body without left and right.)
+    Poses are first turned onto their common mean (generalised Procrustes); a mean over camera
+    axes would mix all headings into a body without left and right.
     """
-    pose, rotation = 0.0, 0.0
+    every = max(1, len(session.views) * session.views.keypoints.shape[1] // most)
+    poses = []
     for start in range(0, len(session.views), 4096):
         views = session.views[start : start + 4096]
-        lifted, seen = run.lifter(views), views.observed.any(-1)
-        poses = lifted.pose[seen]
-        pose = pose + unit_scale(poses, torch.ones_like(poses[..., 0], dtype=torch.bool)).sum(0)
-        rotation = rotation + lifted.rotation[seen].sum(0)
-    return (pose @ nearest_rotation(rotation).mT / pose.norm()).cpu()
+        poses.append(run.lifter(views).in_camera[views.observed.any(-1)][::every])
+    pose = torch.cat(poses)
+    pose = unit_scale(pose, torch.ones_like(pose[..., 0], dtype=torch.bool))
+    mean = pose[0]
+    for _ in range(5):
+        onto = align_similarity(pose, mean.expand_as(pose))
+        mean = (pose @ onto.rotation.mT).mean(0)
+        mean = mean / mean.norm()
+    heading = nearest_rotation(onto.rotation.mT.sum(0))
+    return (mean @ heading.mT).cpu()
 
 
 def _not_finite(run: Run, session: Session, samples: Tensor) -> FloatingPointError:

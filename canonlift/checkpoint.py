@@ -26,7 +26,7 @@ class Model:
     lifter: Lifter
     mean_pose: Float[
         Tensor, "J 3"
-    ]  # of the lifted training poses, in their mean camera, unit norm
+    ]  # of the lifted training poses, in their mean heading, unit norm
     mirror: Mapping[str, Any]  # what was decided after training, and how surely
     train_seconds: float
 

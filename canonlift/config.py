@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from canonlift.data.simulate import SimulateConfig
 from canonlift.fusion import FusionConfig
 from canonlift.lifter import LifterConfig
+from canonlift.names import unknown
 from canonlift.objective import TERMS, Objective
 from canonlift.skeleton import SKELETONS
 from canonlift.stages import STAGES
@@ -39,9 +40,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
-            raise ValueError(
-                f"data.target must be one of {', '.join(TARGETS)}, got {self.target!r}"
-            )
+            raise unknown("data.target", self.target, TARGETS)
         if self.simulate is None and not self.train:
             raise ValueError("data.train names no recordings and data.simulate films none")
         if self.simulate is not None and (self.train or self.test):
@@ -82,15 +81,13 @@ class PhaseConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"phase {self.name!r}: steps must be positive, got {self.steps}")
-        if not self.learning_rate > 0 or self.warmup < 0:
+        if not self.learning_rate > 0 or self.warmup < 0 or self.weight_decay < 0:
             raise ValueError(
-                f"phase {self.name!r}: learning_rate must be positive and warmup not negative, "
-                f"got {self.learning_rate} and {self.warmup}"
+                f"phase {self.name!r}: learning_rate must be positive, warmup and weight_decay "
+                f"not negative; got {self.learning_rate}, {self.warmup} and {self.weight_decay}"
             )
         if self.decay not in ("none", "cosine"):
-            raise ValueError(
-                f"phase {self.name!r}: decay must be none or cosine, got {self.decay!r}"
-            )
+            raise unknown(f"phase {self.name!r}: decay", self.decay, ("none", "cosine"))
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step of this phase, counted from 0."""
@@ -119,14 +116,13 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.skeleton not in SKELETONS:
-            raise ValueError(
-                f"skeleton must be one of {', '.join(SKELETONS)}, got {self.skeleton!r}"
-            )
+            raise unknown("skeleton", self.skeleton, SKELETONS)
         if self.variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+            raise unknown("variant", self.variant, VARIANTS)
         known = {name for joints in SKELETONS.values() for name in joints}
-        if unknown := set(self.fusion.never) - known:
-            raise ValueError(f"fusion.never names no joint: {', '.join(sorted(unknown))}")
+        for name in self.fusion.never:
+            if name not in known:
+                raise unknown("fusion.never", name, sorted(known))
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
         if not self.schedule:
@@ -180,6 +176,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
             if not equals:
                 raise ValueError(f"{override!r} is not of the form key=value")
             OmegaConf.update(given, key, yaml.safe_load(value))
+        for split in ("train", "test") if OmegaConf.is_dict(given) else ():
+            if isinstance(glob := OmegaConf.select(given, f"data.{split}"), str):
+                OmegaConf.update(given, f"data.{split}", [glob])  # one glob needs no brackets
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given))
     except OmegaConfBaseException as error:
         message = str(error).partition("\n")[0]

@@ -126,10 +126,14 @@ class Scores:
         self.joints: list[metrics.RefinementErrors] = []
         self.gaps: list[tuple[Tensor, Tensor]] = []
         self.seconds, self.lifted = 0.0, 0
+        self.n_views = self.unobserved = self.joints_filmed = 0
 
     def add(self, name: str, recording: Recording, prediction: Prediction) -> None:
         """Count one recording."""
         self.frames[name] = recording.n_frames
+        self.n_views = max(self.n_views, len(recording.views))
+        self.unobserved += int((recording.confidence == 0).sum())
+        self.joints_filmed += recording.confidence.size
         self._time(to_views(recording))
         if len(recording.views) > 1:
             gaps = view_gaps(recording, prediction)
@@ -212,12 +216,16 @@ class Scores:
             "frame": "camera axes",
             "alignment": "N-MPJPE, N-PCK, AUC: root-relative, least-squares scale per pose; "
             "PA-MPJPE: similarity without reflection per pose",
+            "root_joint": "counted, with error 0 in N-MPJPE, N-PCK and AUC",
+            "speed": f"views per second, lifter alone, up to 8192 a batch, {self.model.device}",
             "jdr": "within half of the head size (thorax to head, at the person's scale)",
             "unsure": f"confidence below {config.fusion.threshold}",
             "units": "mm, px, %",
             "recordings": len(self.frames),
             "frames": sum(self.frames.values()),
             "poses": poses,
+            "views": self.n_views,
+            "unobserved": self.unobserved / max(self.joints_filmed, 1),
             "variant": config.variant,
             "target": config.data.target,
         }
@@ -332,9 +340,10 @@ def table(results: Mapping[str, Any]) -> str:
         lines += [
             "",
             f"{'2D error':24}{'all joints':>12}{'unsure':>12}",
-            f"{'detected':24}{r['detected_px']:9.1f} px{r['detected_unsure_px']:9.1f} px",
-            f"{'refined, several views':24}{r['refined_px']:9.1f} px"
-            f"{r['refined_unsure_px']:9.1f} px",
+            *(
+                f"{name:24}{r[f'{kind}_px']:9.1f} px" + _or_dash(r[f"{kind}_unsure_px"])
+                for kind, name in (("detected", "detected"), ("refined", "refined, several views"))
+            ),
         ]
     if "agreement" in results:
         gap = results["agreement"]
@@ -344,6 +353,10 @@ def table(results: Mapping[str, Any]) -> str:
             f"detections in their own view, {gap['other_views_pct']:.1f} % in the others.",
         ]
     return "\n".join(lines)
+
+
+def _or_dash(error_px: float) -> str:
+    return f"{'–':>12}" if np.isnan(error_px) else f"{error_px:9.1f} px"
 
 
 def _body_length(

@@ -15,6 +15,7 @@ from torch import Tensor
 from canonlift.geometry.epipolar import epipolar_lines
 from canonlift.geometry.scale import norm
 from canonlift.multiview import Sight, triangulate
+from canonlift.names import unknown
 from canonlift.types import Lifted, Views
 
 
@@ -35,9 +36,7 @@ class FusionConfig:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ValueError(
-                f"fusion.method must be one of {', '.join(METHODS)}, got {self.method!r}"
-            )
+            raise unknown("fusion.method", self.method, METHODS)
         for name in ("resolution", "extent", "joint_sigma", "line_sigma"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"fusion.{name} must be positive, got {getattr(self, name)}")
@@ -169,6 +168,7 @@ def grid_peaks(maps: Maps, config: FusionConfig) -> Float[Tensor, "K 2"]:
     """Maximum over a grid of cells, then of the parabola through the 3 x 3 cells around it.
 
     The parabola is what carries the gradient: the cell itself does not move with the rotations.
+    A place outside of the extent means that there is no maximum in it.
     """
     cell = 2 * config.extent / config.resolution
     with torch.no_grad():
@@ -177,7 +177,10 @@ def grid_peaks(maps: Maps, config: FusionConfig) -> Float[Tensor, "K 2"]:
     steps = torch.tensor([-1.0, 0.0, 1.0], dtype=best.dtype, device=best.device) * cell
     window = torch.cartesian_prod(steps, steps)  # x varies slowest
     value = maps.at(best[:, None] + window, config).unflatten(-1, (3, 3))
-    return best + cell * _parabola_peak(value)
+    # In a border cell the map still rises outward: its maximum is not in here.
+    border = best.abs().amax(-1) > config.extent - cell
+    peak = best + cell * _parabola_peak(value)
+    return torch.where(border[:, None], 2 * config.extent, peak)
 
 
 def _best_cell(maps: Maps, config: FusionConfig) -> Float[Tensor, "K 2"]:
@@ -320,6 +323,9 @@ def from_maps(peaks: Callable[[Maps, FusionConfig], Tensor]) -> Method:
     ) -> tuple[Float[Tensor, "K 2"], Float[Tensor, " K"]]:
         maps = joint_maps(views, lifted, where, config)
         peak = peaks(maps, config)
+        # A joint detected outside of the map stays: its own part of the map is not in it.
+        outside = (maps.joint.abs().amax(-1) > config.extent) & (maps.joint_height > 0)
+        peak = torch.where(outside[:, None], 2 * config.extent, peak)
         height = maps.at(peak[:, None], config)[:, 0]
         return peak, height / (maps.line_height > 0).sum(-1)
 

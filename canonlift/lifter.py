@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from canonlift.geometry import rotations
 from canonlift.geometry.scale import unit_scale
+from canonlift.names import unknown
 from canonlift.types import Lifted, Views
 
 
@@ -39,9 +40,7 @@ class LifterConfig:
         if self.width < 1:
             raise ValueError(f"lifter.width must be positive, got {self.width}")
         if self.rotation not in ROTATIONS:
-            raise ValueError(
-                f"lifter.rotation must be one of {', '.join(ROTATIONS)}, got {self.rotation!r}"
-            )
+            raise unknown("lifter.rotation", self.rotation, ROTATIONS)
 
 
 class Lifter(nn.Module):

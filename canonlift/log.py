@@ -34,6 +34,11 @@ class MetricsLog:
                 if isinstance(value, float):
                     self.board.add_scalar(name, value, row["step"])
 
+    def close(self) -> None:
+        """Write out what TensorBoard still holds."""
+        if self.board is not None:
+            self.board.close()
+
 
 def read(run: Path) -> list[dict[str, str]]:
     """Rows of the log; a row that a crash cut short is left out."""

@@ -2,7 +2,8 @@
 
 Every pair of views weighs the same, a view with itself included (CVSF, Eq. 7). All distances
 are means per joint, weighted by confidence, so that a batch in which many joints are unseen does
-not count less; the papers sum instead, which differs by a constant where everything is seen.
+not count less. The papers sum instead: there the terms that confidences weigh shrink with the mean
+confidence of a batch, beside `consistency_3d`, which has no weights.
 """
 
 import torch

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from canonlift import losses, targets
+from canonlift.names import unknown
 from canonlift.stages import FusePass, LiftPass, ReliftPass
 
 
@@ -42,7 +43,7 @@ class Objective:
     def __init__(self, weights: Mapping[str, float], produces: type[LiftPass]) -> None:
         for name in weights:
             if name not in TERMS:
-                raise ValueError(f"unknown term {name!r}; there are {', '.join(TERMS)}")
+                raise unknown("a term", name, TERMS)
             reads = TERMS[name].reads
             if not issubclass(produces, reads):
                 raise ValueError(

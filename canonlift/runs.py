@@ -80,8 +80,13 @@ class Run:
         self.best = {name: value.clone() for name, value in self.lifter.state_dict().items()}
 
     def close_phase(self) -> None:
-        """Return to the phase's best weights; the steps after its last window may be them."""
-        if self.progress.window_count and self.progress.close_window():
+        """Return to the phase's best weights.
+
+        The steps after the last window count as one where they are a quarter of it or more.
+        """
+        tail = self.progress.window_count
+        enough = tail >= self.phase.convergence.window // 4 or self.progress.best == float("inf")
+        if tail and enough and self.progress.close_window():
             self.keep_best()
         self.lifter.load_state_dict(self.best)
 

@@ -39,8 +39,8 @@ class Views:
 
     Keypoints are centred on the root joint; their scale is arbitrary, because one camera
     sees neither position nor size. Confidence 0 means "not observed": a missing camera is
-    a camera whose confidences are all 0. There is no other mask, and where the confidence
-    is 0 the keypoint holds no information.
+    a camera whose confidences are all 0. There is no other mask. Where the confidence is 0
+    the keypoint says nothing, but is finite.
     """
 
     keypoints: Float[Tensor, "B V J 2"]

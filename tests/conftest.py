@@ -10,6 +10,7 @@ from canonlift.geometry.scale import norm, unit_scale
 from canonlift.skeleton import H36M17, ROOT
 from canonlift.types import Lifted, Views
 
+torch.set_num_threads(1)  # two workers share the cores; their threads would only wait
 HOME = H36M17.index(ROOT)
 
 

@@ -448,11 +448,12 @@ def test_refinement_by_numpy_on_planted_joints(model):
 
 
 def heads():
-    """A thorax at the origin of a body that is 0.3 m to the head, at 100 pixels to a metre."""
+    """A head that is 0.3 m from the thorax, or so; at 100 pixels to a metre."""
     joints = ("pelvis", "thorax", "head", "l_knee")
     upright = [[0, 0.5, 5], [0, 0, 5], [0, -0.3, 5], [0.1, 0.9, 5]]
     bowed = [[0, 0.5, 5], [0, 0, 5], [0, 0, 4.7], [0.1, 0.9, 5]]
-    pose = np.array([[upright], [bowed], [upright]], np.float32)
+    stretched = [[0, 0.5, 5], [0, 0, 5], [0, -0.4, 5], [0.1, 0.9, 5]]
+    pose = np.array([[upright], [bowed], [stretched]], np.float32)
     return Recording(
         keypoints=np.zeros((3, 1, 4, 2), np.float32),
         confidence=np.ones((3, 1, 4), np.float32),
@@ -474,7 +475,7 @@ def test_head_size_by_hand():
         evaluation.head_size(replace(near, keypoints_true=zoomed)), [[30], [30], [60]], rtol=1e-5
     )
     flat = evaluation.head_size(replace(near, pose3d=None))
-    np.testing.assert_allclose(flat, [[30], [0], [30]], rtol=1e-5)
+    np.testing.assert_allclose(flat, [[30], [0], [40]], rtol=1e-5)
 
 
 def test_head_size_is_nan_where_it_cannot_be_known():
@@ -482,7 +483,7 @@ def test_head_size_is_nan_where_it_cannot_be_known():
     lost = near.pose3d.copy()
     lost[1] = np.nan
     found = evaluation.head_size(replace(near, pose3d=lost))
-    np.testing.assert_allclose(found, [[30], [np.nan], [30]], rtol=1e-5)
+    np.testing.assert_allclose(found, [[35], [np.nan], [35]], rtol=1e-5)
     headless = replace(near, joints=("pelvis", "thorax", "r_knee", "l_knee"))
     assert np.isnan(evaluation.head_size(headless)).all()
 
@@ -551,7 +552,7 @@ def test_a_simulated_run_is_tested_on_its_own_session(model, tmp_path):
 
 def test_a_run_without_test_recordings_asks_for_some(run, model):
     data = replace(model.config.data, test=[])
-    with pytest.raises(FileNotFoundError, match="has no data.test; give --recordings"):
+    with pytest.raises(FileNotFoundError, match="set no test recordings aside; give --recordings"):
         program.test_recordings(replace(model, config=replace(model.config, data=data)), run)
     with pytest.raises(FileNotFoundError, match="no recordings to evaluate"):
         evaluation.evaluate(model, [], run / "none", run)

@@ -156,8 +156,12 @@ def test_never_is_a_choice(method, noisy):
 @each_method
 def test_a_joint_whose_place_lies_outside_of_the_extent_stays(method, noisy):
     views, lifted = noisy
+    views = hidden(views, 0.2)
     found = repaired(views, lifted, method=method, extent=0.15)
     moved = (found.keypoints != views.keypoints).any(-1)
+    assert torch.equal(found.confidence[~moved], views.confidence[~moved])
+    assert not found.observed[~moved & ~views.observed].any()
+    assert (~found.observed).any()
     assert 0.1 < moved.double().mean() < 0.7
     scaled = found.keypoints / norm(views.keypoints, views.observed)
     assert scaled[moved].abs().max() <= 0.15
@@ -512,3 +516,14 @@ def test_angle_weight_weighs_lines_by_the_sine_and_drops_small_ones(smallest, no
 def test_refuses_impossible_settings(setting, what):
     with pytest.raises(ValueError, match=what):
         FusionConfig(**setting)
+
+
+def test_the_grid_leaves_a_joint_whose_maximum_lies_beyond_its_border(exact):
+    views, truth = exact
+    size = normalised(views).abs().amax().item()
+    config = FusionConfig(method="grid", threshold=1.1, never=(), scale_ratio=True)
+    small = replace(config, extent=0.5 * size)
+    fused = fuse(views, truth, small, H36M17)
+    outside = normalised(views).abs().amax(-1) > small.extent
+    assert outside.any()
+    assert torch.equal(fused.keypoints[outside], views.keypoints[outside])

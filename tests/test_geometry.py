@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.epipolar import epipolar_lines
 from canonlift.geometry.factorisation import factorise
-from canonlift.geometry.rotations import from_axis_angle, from_six
+from canonlift.geometry.rotations import from_axis_angle, from_six, nearest_rotation
 from canonlift.geometry.scale import norm, orthographic, unit_scale
 
 EYE = torch.eye(3, dtype=torch.float64)
@@ -69,6 +69,25 @@ def test_six_stays_finite_where_a_turn_is_open(columns):
     found.sum().backward()
     assert found.isfinite().all()
     assert columns.grad.isfinite().all()
+
+
+def test_the_nearest_rotation_to_a_sum_is_the_mean_of_scipy():
+    rotations, weight = random_rotations(5, 7), uniform(5, 7)
+    found = nearest_rotation((weight[..., None, None] * rotations).sum(1))
+    for i in range(5):
+        mean = Rotation.from_matrix(rotations[i].numpy()).mean(weight[i].numpy())
+        assert_close(found[i], torch.from_numpy(mean.as_matrix()))
+
+
+def test_the_nearest_rotation_is_never_a_mirror_and_nothing_is_nearer():
+    matrix = random(20, 3, 3)
+    assert (torch.linalg.det(matrix) < 0).any()
+    found = nearest_rotation(matrix)
+    assert_rotations(found)
+    others = from_axis_angle(0.05 * random(20, 30, 3)) @ found[:, None]
+    gap = (others - matrix[:, None]).flatten(2).norm(dim=-1)
+    assert (gap > (found - matrix).flatten(1).norm(dim=-1)[:, None]).all()
+    assert_close(nearest_rotation(3 * found), found)
 
 
 # Alignment
@@ -214,6 +233,7 @@ def test_views_along_one_axis_draw_a_finite_line_through_the_point_itself(axis_o
     points = random(1, 5, 2).to(dtype)
     lines = epipolar_lines(points, m_from_n)
     assert lines.sine.max() < 1e-6
+    assert_close(lines.normal.norm(dim=-1), torch.ones(1, dtype=dtype))
     assert misses(lines, points @ m_from_n[..., :2, :2].mT).max() < 1e-6
     sum(part.sum() for part in lines).backward()
     assert m_from_n.grad.isfinite().all()

@@ -199,7 +199,7 @@ def test_refinement_by_hand():
     joints = ("pelvis", "l_knee", "r_knee", "l_wrist")
     nan = math.nan
     errors = RefinementErrors(
-        detected=torch.tensor([[1.0, 9.0, 11.0, 30.0], [2.0, 19.0, 21.0, nan]]),
+        detected=torch.tensor([[1.0, 9.0, 11.0, 30.0], [2.0, 19.0, 21.0, 500.0]]),
         refined=torch.tensor([[1.0, 9.0, 8.0, 6.0], [2.0, 25.0, 5.0, nan]]),
         head=torch.tensor([20.0, 40.0]),
         counted=torch.tensor([[True, True, True, True], [True, True, True, False]]),

@@ -166,7 +166,7 @@ def test_reads_the_least_pass_that_feeds_every_term():
 
 
 def test_refuses_an_unknown_term_and_says_what_there_is():
-    with pytest.raises(ValueError, match=r"'reprojektion'.*reprojection, imitation"):
+    with pytest.raises(ValueError, match=r"reprojection, imitation.* did you mean 'repr"):
         Objective({"reprojektion": 1.0}, ReliftPass)
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import astuple, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +28,9 @@ from canonlift.data import recording as recordings
 from canonlift.data import session as sessions
 from canonlift.data.simulate import CameraConfig, SimulateConfig, session, write_session
 from canonlift.fusion import FusionConfig, fuse
+from canonlift.skeleton import H36M17
 from canonlift.stages import Repair
+from canonlift.types import Lifted, Views
 
 REPOSITORY = Path(train.__file__).parent
 
@@ -46,10 +49,10 @@ fusion: {method: triangulate, extent: 0.7}
 schedule:
   - {name: bootstrap, steps: 12, learning_rate: 1.0e-3, warmup: 3, decay: cosine,
     weights: {imitation: 1.0}}
-  - {name: stage 1, steps: 12, learning_rate: 1.0e-3, weights:
-    {reprojection: 1.0, refinement: 1.0, fused_reprojection: 0.01, consistency_3d: 0.01}}
-  - {name: stage 2, steps: 13, learning_rate: 1.0e-3, weights:
-    {reprojection: 0.01, refinement: 0.01, fused_reprojection: 1.0, consistency_3d: 1.0}}
+  - {name: stage 1, steps: 12, learning_rate: 3.0e-2, convergence: {window: 3, patience: 4},
+    weights: {reprojection: 1, refinement: 1, fused_reprojection: 0.01, consistency_3d: 0.01}}
+  - {name: stage 2, steps: 13, learning_rate: 1.0e-3, decay: cosine, convergence: {window: 5},
+    weights: {reprojection: 0.01, refinement: 0.01, fused_reprojection: 1, consistency_3d: 1}}
 """
 
 # Two short phases in which every setting of a phase has something to do.
@@ -189,27 +192,29 @@ def test_a_finished_checkpoint_holds_the_model_and_no_optimiser(trained):
     assert "best" not in state
     model = checkpoint.load_model(trained, "cpu")
     assert model.train_seconds > 0
-    assert {"mirrored", "upright", "turned_round", "certainty"} == model.mirror.keys()
+    decided = {"mirrored", "upright", "turned_round", "certainty"}
+    assert decided | {"phases"} == model.mirror.keys()
+    assert list(model.mirror["phases"]) == ["bootstrap", "stage 1", "stage 2"]
+    assert all(phase.keys() == decided for phase in model.mirror["phases"].values())
     assert model.mean_pose.norm().item() == pytest.approx(1)
     assert torch.equal(model.mean_pose[0], torch.zeros(3))
 
 
-def test_the_mean_pose_is_the_mean_of_the_training_poses_as_the_mean_camera_sees_it(
-    trained, takes
-):
-    model = checkpoint.load_model(trained, "cpu")
-    poses, rotations = [], []
-    for path in sorted(takes.glob("train_*.npz")):
-        views = sessions.to_views(sessions.read_one(path, model.joints))
-        seen = views.observed.any(-1)
-        with torch.no_grad():
-            lifted = model.lifter(views)
-        poses.append(lifted.pose[seen].double().numpy())
-        rotations.append(lifted.rotation[seen].double().numpy())
-    poses = np.concatenate(poses)
-    mean = (poses / np.linalg.norm(poses, axis=(1, 2), keepdims=True)).mean(0)
-    expected = Rotation.from_matrix(np.concatenate(rotations)).mean().apply(mean)
-    np.testing.assert_allclose(model.mean_pose, expected / np.linalg.norm(mean), atol=1e-5)
+def test_the_mean_pose_does_not_mix_headings_and_leaves_unseen_views_out(exact):
+    """Of one pose in many headings the mean is that pose, in the mean heading."""
+    views, truth = exact
+    pose = truth.pose[:1, :1]
+    turns = Rotation.random(9, rng=np.random.default_rng(0)) ** 0.6
+    rotation = torch.from_numpy(turns.as_matrix())[None]
+    lifted = Lifted((3.0 * pose).repeat(1, 10, 1, 1), torch.cat([rotation, rotation[:, :1]], 1))
+    lifted.pose[:, 9] = torch.randn(17, 3, generator=torch.Generator().manual_seed(0))
+    confidence = torch.ones(1, 10, 17)
+    confidence[:, 9] = 0
+    data = Views(torch.ones(1, 10, 17, 2), confidence, views.rig[:1])
+    run = SimpleNamespace(lifter=lambda _: lifted)
+    found = train._mean_pose(run, sessions.Session(data, torch.zeros(1).long(), ("a",)))
+    expected = turns.mean().apply(pose[0, 0] / pose.norm())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_recordings_on_disk_train_as_the_session_they_came_from(trained, takes, tiny, tmp_path):
@@ -459,6 +464,7 @@ def test_a_resumed_log_drops_what_lies_after_the_checkpoint_and_what_was_cut_sho
         first.write(row(step))
     with first.path.open("a") as file:
         file.write("20,a")
+    assert [row["step"] for row in log.read(tmp_path)] == ["5", "10", "15"]
     again = log.MetricsLog(tmp_path, ["reprojection"], 10)
     again.write(row(15))
     rows = log.read(tmp_path)
@@ -537,6 +543,9 @@ def test_a_phase_returns_to_its_best_weights(short, tmp_path):
     assert play([9, 9, 1, 3, 5, 5, 1], "last, unfinished") == 7
     assert play([9, 9, 1, 3, 5, 5, 2], "no better") == 4
     assert play([3], "first, unfinished") == 1
+    config = short.config("schedule.0.convergence.window=8")
+    assert play([9] * 8 + [1], "too little to tell") == 8
+    assert play([9] * 8 + [1, 1], "a quarter of a window") == 10
 
 
 def test_training_stops_where_the_loss_has_converged(short, monkeypatch):
@@ -664,6 +673,29 @@ def test_resumes_with_its_own_config_only(short, tmp_path):
         with pytest.raises(ValueError, match="started with another config .*config.yaml"):
             runs.start(short.config(override), tmp_path / "begun", resume=True)
     runs.start(short.config(), tmp_path / "begun", resume=True)
+
+
+def test_a_resumed_run_holds_all_that_the_saved_one_held(short, tmp_path):
+    config = short.config()
+    run = runs.start(config, tmp_path / "begun", resume=False)
+    run.next_phase()
+    for group in run.optimiser.param_groups:
+        for weight in group["params"]:
+            weight.grad = torch.ones_like(weight)
+    run.optimiser.step()
+    run.progress.count(3.5, run.phase.convergence)
+    run.progress.seconds = 4.5
+    run.mirror = {"mirrored": 2, "upright": 1, "turned_round": True, "certainty": 2 / 3}
+    assert not same(run.best, run.lifter.state_dict())
+    run.save()
+
+    again = runs.start(config, tmp_path / "begun", resume=True)
+    assert same(again.lifter.state_dict(), run.lifter.state_dict())
+    assert same(again.best, run.best)
+    assert (again.progress, again.mirror, again.phase) == (run.progress, run.mirror, run.phase)
+    one, other = run.optimiser.state_dict()["state"], again.optimiser.state_dict()["state"]
+    assert one.keys() == other.keys()
+    assert all(same(one[key], other[key]) for key in one)
 
 
 def test_resume_without_a_run_begins_one(short, plain_weights, tmp_path):
@@ -993,7 +1025,8 @@ CHANGES_FILM = {
     "detector.frame_miss_rate": "0.5",
 }
 TESTED_BY_NAME = {  # each below, or above
-    "seed", "variant", "data.train", "data.test", "start_from", "device", "checkpoint_seconds", "schedule.0.name",
+    "seed", "variant", "data.train", "data.test", "start_from", "device", "checkpoint_seconds",
+    "schedule.0.name",
 }  # fmt: skip
 
 
@@ -1024,16 +1057,12 @@ def test_no_setting_is_idle_in_training(short, plain_weights, key):
 
 
 @pytest.mark.parametrize("key", CHANGES_REPAIR)
-def test_no_setting_is_idle_in_repair(trained, takes, key):
-    model = checkpoint.load_model(trained, "cpu")
-    views = sessions.to_views(sessions.read_one(takes / "test_00.npz", model.joints))
+def test_no_setting_is_idle_in_repair(noisy, key):
     base = FusionConfig(angle_weight=True)
-    with torch.no_grad():
-        lifted = model.lifter(views)
-        before, after = (
-            fuse(views, lifted, config, model.joints).keypoints
-            for config in (base, replace(base, **{key: CHANGES_REPAIR[key]}))
-        )
+    before, after = (
+        fuse(*noisy, config, H36M17).keypoints
+        for config in (base, replace(base, **{key: CHANGES_REPAIR[key]}))
+    )
     assert not torch.equal(before, after)
 
 
