@@ -31,7 +31,6 @@ COLUMNS = {
     "N-PCK (%)": ("metrics", "n_pck_150"),
     "2D refined (px)": ("refinement", "refined_px"),
     "2D refined, unsure (px)": ("refinement", "refined_unsure_px"),
-    "train (s)": ("train_seconds",),
 }
 
 

@@ -47,7 +47,7 @@ def draw_run(results: Mapping[str, Any], run: Path, folder: Path) -> list[Path]:
     if "per_joint" in results:
         errors = {joint: row["pa_mpjpe_mm"] for joint, row in results["per_joint"].items()}
         baselines = {
-            name.replace("_", " "): dict.fromkeys(errors, row["pa_mpjpe_mm"])
+            f"{name.replace('_', ' ')}, all joints": dict.fromkeys(errors, row["pa_mpjpe_mm"])
             for name, row in results["baselines"].items()
         }
         path = folder / "joint_errors.png"

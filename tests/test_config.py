@@ -97,6 +97,12 @@ def test_overrides_replace_what_the_file_says(load):
     assert config.fusion == FusionConfig(method="exact")
 
 
+def test_one_glob_needs_no_brackets(load):
+    bare = LEAST.replace('["takes/*.npz"]', '"takes/*.npz"')
+    config = load(bare, "data.test=held_out.npz")
+    assert (config.data.train, config.data.test) == (["takes/*.npz"], ["held_out.npz"])
+
+
 def test_overrides_can_leave_the_simulated_session_for_recordings(load):
     simulated = LEAST.replace('{train: ["takes/*.npz"]}', "{simulate: {n_train: 3}}")
     config = load(simulated, "data.simulate.cameras.n_views=4")

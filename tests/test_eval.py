@@ -550,6 +550,24 @@ def test_a_simulated_run_is_tested_on_its_own_session(model, tmp_path):
     assert [path.name for path in found] == ["test_00.npz", "test_01.npz"]
 
 
+def test_warns_where_training_has_seen_what_is_evaluated(
+    run, model, tmp_path, monkeypatch, capsys
+):
+    seen, unseen = tmp_path / "seen.npz", tmp_path / "unseen.npz"
+    for path in (seen, unseen):
+        recordings.save(take(2), path)
+    data = replace(model.config.data, train=[str(tmp_path / "s*.npz")])
+    other = replace(model, config=replace(model.config, data=data))
+    monkeypatch.setattr(checkpoint, "load_model", lambda *_: other)
+    monkeypatch.setattr(evaluation, "draw_run", lambda *_: [])
+    call(monkeypatch, run, "--recordings", tmp_path / "*.npz", "--out", tmp_path / "out",
+         "--figures", "0")  # fmt: skip
+    said = capsys.readouterr().out
+    assert f"WARNING: training has seen {seen};" in said
+    call(monkeypatch, run, "--recordings", unseen, "--out", tmp_path / "more", "--figures", "0")
+    assert "WARNING" not in capsys.readouterr().out
+
+
 def test_a_run_without_test_recordings_asks_for_some(run, model):
     data = replace(model.config.data, test=[])
     with pytest.raises(FileNotFoundError, match="set no test recordings aside; give --recordings"):

@@ -767,6 +767,7 @@ class Programs:
         self.server = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # threads do not survive a fork
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
