@@ -50,6 +50,8 @@ def main() -> None:
         report(model, paths, out, args.run, max(args.figures, 0))
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         sys.exit(f"eval.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def report(

@@ -229,6 +229,7 @@ def _mean_pose(run: Run, session: Session, most: int = 20_000) -> Float[Tensor, 
         views = session.views[start : start + 4096]
         poses.append(run.lifter(views).in_camera[views.observed.any(-1)][::every])
     pose = torch.cat(poses)
+    pose = pose[pose.norm(dim=(1, 2)) > 1e-6]  # a pose that is a point has no heading
     pose = unit_scale(pose, torch.ones_like(pose[..., 0], dtype=torch.bool))
     mean = pose[0]
     for _ in range(5):

@@ -217,6 +217,8 @@ class Scores:
             "alignment": "N-MPJPE, N-PCK, AUC: root-relative, least-squares scale per pose; "
             "PA-MPJPE: similarity without reflection per pose",
             "root_joint": "counted, with error 0 in N-MPJPE, N-PCK and AUC",
+            "baselines": "flat: detected 2D with depth 0, unobserved joints at the root; "
+            "mean_pose: mean lifted training pose, the same for every view",
             "speed": f"views per second, lifter alone, up to 8192 a batch, {self.model.device}",
             "jdr": "within half of the head size (thorax to head, at the person's scale)",
             "unsure": f"confidence below {config.fusion.threshold}",
