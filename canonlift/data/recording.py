@@ -115,8 +115,11 @@ def load(path: Path) -> Recording:
                 raise ValueError("it holds a single array")
             arrays = {name: file[name] for name in file.files}
     except UNREADABLE as error:
+        # numpy's own advice for such files is to unpickle them.
+        pickled = "pickle" in str(error)
+        reason = "no such archive, or it holds pickled objects" if pickled else error
         raise ValueError(
-            f"{path}: not a readable .npz ({error}); write it again with "
+            f"{path}: not a readable .npz ({reason}); write it again with "
             "`python -m canonlift.convert`"
         ) from error
     known = {f.name for f in fields(Recording)}
