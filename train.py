@@ -191,6 +191,8 @@ def _read(config: configs.Config, paths: list[Path]) -> Session:
     session = sessions.read(paths, config.joints, least_views=2)
     print(f"training on {sessions.describe(session)}")
     views = session.views
+    if "camera_consistency" in config.terms and not (views.rig >= 0).any():
+        print("no recording names a rig of fixed cameras, so camera_consistency does nothing")
     if config.data.target == "closed_form":
         target = targets.closed_form(views, config.joints)
         usable = (target.trust.amax((1, 2)) > 0.5).float().mean()

@@ -125,6 +125,10 @@ class Config:
                 raise unknown("fusion.never", name, sorted(known))
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
+        if not self.checkpoint_seconds >= 0:
+            raise ValueError(
+                f"checkpoint_seconds must not be negative, got {self.checkpoint_seconds}"
+            )
         if not self.schedule:
             raise ValueError("schedule needs at least one phase")
         for phase in self.schedule:
@@ -175,7 +179,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
             key, equals, value = override.partition("=")
             if not equals:
                 raise ValueError(f"{override!r} is not of the form key=value")
-            OmegaConf.update(given, key, yaml.safe_load(value))
+            try:
+                OmegaConf.update(given, key, yaml.safe_load(value))
+            except IndexError as error:
+                raise ValueError(f"{key}: there is no such entry in the list") from error
         for split in ("train", "test") if OmegaConf.is_dict(given) else ():
             if isinstance(glob := OmegaConf.select(given, f"data.{split}"), str):
                 OmegaConf.update(given, f"data.{split}", [glob])  # one glob needs no brackets
@@ -183,7 +190,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     except OmegaConfBaseException as error:
         message = str(error).partition("\n")[0]
         raise ValueError(": ".join(filter(None, (str(path), error.full_key, message)))) from error
-    except (yaml.YAMLError, ValueError, TypeError, IndexError, OSError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     return config
 

@@ -371,8 +371,8 @@ def test_recordings_of_different_numbers_of_views_train_together(short, plant, t
         assert not same(found, alone)
 
 
-def test_camera_consistency_binds_recordings_of_one_rig_and_no_others(short, tmp_path):
-    """CanonPose's term: silent for cameras that may move."""
+def test_camera_consistency_binds_recordings_of_one_rig_and_no_others(short, tmp_path, capsys):
+    """CanonPose's term: nothing for cameras that may move, which is said."""
     config = SimulateConfig(
         n_train=2, n_test=0, n_frames=20, cameras=CameraConfig(n_views=3, fixed=True)
     )
@@ -387,6 +387,8 @@ def test_camera_consistency_binds_recordings_of_one_rig_and_no_others(short, tmp
             "schedule.0.weights={imitation: 0, reprojection: 1, camera_consistency: 1}",
         )  # fmt: skip
         found[rigs] = weights(out)
+        idle = "camera_consistency does nothing" in capsys.readouterr().out
+        assert idle == (rigs == ("", ""))
     free = weights(short(f"data.train=[{folder}/*.npz]", "variant=baseline",
                          "schedule.0.weights={imitation: 0, reprojection: 1}"))  # fmt: skip
     assert same(found["", ""], free)
