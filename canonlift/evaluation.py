@@ -137,12 +137,14 @@ class Scores:
         self.gaps: list[tuple[Tensor, Tensor]] = []
         self.seconds, self.lifted = 0.0, 0
         self.n_views = self.unobserved = self.joints_filmed = 0
+        self.processing: set[str] = set()
 
     def add(self, name: str, recording: Recording, prediction: Prediction) -> None:
         """Count one recording."""
         self.frames[name] = recording.n_frames
         self.n_views = max(self.n_views, len(recording.views))
         self.unobserved += int((recording.confidence == 0).sum())
+        self.processing |= {recording.processing or "as detected"}
         self.joints_filmed += recording.confidence.size
         self._time(to_views(recording))
         if len(recording.views) > 1:
@@ -244,6 +246,7 @@ class Scores:
             "jdr": "within half of the head size (thorax to head, at the person's scale)",
             "unsure": f"confidence below {config.fusion.threshold}",
             "units": "mm, px, %",
+            "keypoints": sorted(self.processing),
             "recordings": len(self.frames),
             "frames": sum(self.frames.values()),
             "poses": poses,

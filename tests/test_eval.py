@@ -192,7 +192,7 @@ def test_any_number_of_views(model, n_views):
 
 
 def test_results_hold_every_promised_key(evaluate):
-    results = evaluate(one=take(), two=take(7, 4, seed=1))
+    results = evaluate(one=take(), two=take(7, 4, seed=1, processing="smoothed"))
     text = (evaluate.out / "results.json").read_text()
     assert json.loads(text) == results
     assert {
@@ -215,6 +215,7 @@ def test_results_hold_every_promised_key(evaluate):
     assert protocol["joints"] == list(H36M17)
     assert {"root", "alignment", "frames", "units", "poses"} <= protocol.keys()
     assert (protocol["recordings"], protocol["frames"]) == (2, 17)
+    assert protocol["keypoints"] == ["as detected", "smoothed"]
     assert (results["mirror"], results["train_seconds"]) == (VOTE, 12.5)
     assert results["frames_per_second"] > 0
 
