@@ -194,7 +194,13 @@ def _read(config: configs.Config, paths: list[Path]) -> Session:
     if "camera_consistency" in config.terms and not (views.rig >= 0).any():
         print("no recording names a rig of fixed cameras, so camera_consistency does nothing")
     if config.data.target == "closed_form":
-        target = targets.closed_form(views, config.joints)
+        takes = [views[session.recording == index] for index in range(len(paths))]
+        lengths = [max(1, round(config.data.window_s * fps)) for fps in session.fps]
+        parts = [
+            targets.closed_form(take, config.joints, length)
+            for take, length in zip(takes, lengths, strict=True)
+        ]
+        target = Target(torch.cat([p.pose for p in parts]), torch.cat([p.trust for p in parts]))
         usable = (target.trust.amax((1, 2)) > 0.5).float().mean()
         print(f"closed-form guess of the pose: {usable:.0%} of the frames trusted")
         views = replace(views, target=target)

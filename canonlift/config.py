@@ -35,12 +35,15 @@ class DataConfig:
 
     train: list[str] = field(default_factory=list)  # globs, from where the program is started
     test: list[str] = field(default_factory=list)
-    target: str = "none"  # row of TARGETS, for the term `imitation`
+    target: str = "none"  # row of TARGETS, for the terms `imitation` and `consensus`
+    window_s: float = 2.0  # closed_form: seconds in which cameras keep their relative rotations
     simulate: SimulateConfig | None = None  # film a session into RUN/session, and read that
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
             raise unknown("data.target", self.target, TARGETS)
+        if not 0 <= self.window_s < math.inf:
+            raise ValueError(f"data.window_s must not be negative, got {self.window_s}")
         if self.simulate is None and not self.train:
             raise ValueError("data.train names no recordings and data.simulate films none")
         if self.simulate is not None and (self.train or self.test):

@@ -134,6 +134,7 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
         (["variant=s2"], r"variant must be one of baseline, s1, s1\+s2, got 's2'"),
         (["schedule=[]"], "schedule needs at least one phase"),
         (["data.target=mocap"], "target must be one of none, closed_form, pose3d, got 'mocap'"),
+        (["data.window_s=-1"], "data.window_s must not be negative, got -1.0"),
         (["data.train=[]"], "data.train names no recordings and data.simulate films none"),
         (["data.simulate={}"], "data.train and data.test would not be read; set data.simulate=n"),
         (["data.simulate={n_frames: 1}"], "n_frames must be at least 2"),

@@ -212,7 +212,7 @@ def test_the_mean_pose_does_not_mix_headings_and_leaves_unseen_views_out(exact):
     confidence[:, 9] = 0
     data = Views(torch.ones(1, 10, 17, 2), confidence, views.rig[:1])
     run = SimpleNamespace(lifter=lambda _: lifted)
-    found = train._mean_pose(run, sessions.Session(data, torch.zeros(1).long(), ("a",)))
+    found = train._mean_pose(run, sessions.Session(data, torch.zeros(1).long(), ("a",), (30.0,)))
     expected = turns.mean().apply(pose[0, 0] / pose.norm())
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -972,6 +972,7 @@ CHANGES_WEIGHTS = {
     "lifter.width": "17",
     "lifter.rotation": "axis_angle",
     "data.target": "pose3d",
+    "data.window_s": "0.1",
     "schedule.0.weights": "{imitation: 1.0, reprojection: 0.5}",
     "schedule.0.steps": "5",
     "schedule.0.learning_rate": "2e-3",

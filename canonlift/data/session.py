@@ -26,10 +26,11 @@ class Session:
     views: Views
     recording: Int[Tensor, " B"]  # index into `names`
     names: tuple[str, ...]
+    fps: tuple[float, ...]  # of each recording
 
     def to(self, device: torch.device) -> "Session":
         """Move to a device."""
-        return Session(self.views.to(device), self.recording.to(device), self.names)
+        return replace(self, views=self.views.to(device), recording=self.recording.to(device))
 
 
 def read(paths: Sequence[Path], joints: tuple[str, ...], least_views: int = 1) -> Session:
@@ -42,9 +43,10 @@ def read(paths: Sequence[Path], joints: tuple[str, ...], least_views: int = 1) -
     if not paths:
         raise FileNotFoundError("no recordings to read; check the globs in the config")
     rigs: dict[str, int] = {}
-    parts = []
+    parts, fps = [], []
     for path in paths:
         recording = read_one(path, joints)
+        fps.append(recording.fps)
         if len(recording.views) < least_views:
             raise ValueError(
                 f"{path}: has {len(recording.views)} view(s), training needs {least_views} or "
@@ -60,7 +62,7 @@ def read(paths: Sequence[Path], joints: tuple[str, ...], least_views: int = 1) -
         torch.cat([part.rig for part in parts]),
     )
     index = torch.cat([torch.full((len(part),), i) for i, part in enumerate(parts)])
-    return Session(views, index, tuple(str(path) for path in paths))
+    return Session(views, index, tuple(str(path) for path in paths), tuple(fps))
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
