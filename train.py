@@ -15,15 +15,15 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,11 +35,12 @@ from canonlift.data.simulate import write_session
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.geometry.scale import unit_scale
+from canonlift.lifter import Lifter
 from canonlift.log import MetricsLog
 from canonlift.mirror import vote
 from canonlift.runs import Run
 from canonlift.stages import Repair, least_stage
-from canonlift.types import Target
+from canonlift.types import Target, Views
 from eval import report
 
 LOG_EVERY = 20
@@ -112,39 +113,49 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
     return test_paths
 
 
+class Taken(NamedTuple):
+    """A step whose loss nobody has read yet: reading waits for the device."""
+
+    loss: Float[Tensor, ""]
+    samples: Int[Tensor, " B"]
+
+
 def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: list[str]) -> None:
-    """Optimise until the phase has converged or used up its steps; keep the best weights."""
+    """Optimise until the phase has converged or used up its steps; keep the best weights.
+
+    Losses are read several steps at a time, so `run.progress` lags by the steps in `taken`.
+    """
     config, phase, progress = run.config, run.phase, run.progress
-    objective = config.objective(phase)
-    stage = least_stage(objective.reads)
-    repair = Repair(config.fusion, config.joints)
+    compute = computation(config, phase, run.lifter)
     order = sessions.batches(
         len(session.views), config.batch_size, config.seed, progress.total_step
     )
     bar.set_description(phase.name)
     saved, started = time.monotonic(), time.monotonic() - progress.seconds
+    taken: list[Taken] = []
     while not progress.over(phase):
-        samples = next(order).to(session.recording.device)
+        samples = next(order).to(session.recording.device, non_blocking=True)
         views = session.views[samples]
-        if config.flip and progress.total_step % 2:
+        if config.flip and (progress.total_step + len(taken)) % 2:
             views = sessions.flip(views, config.joints)
-        loss, terms = objective(stage.run(run.lifter, repair, views))
-        value = loss.item()
-        if not math.isfinite(value):
-            raise _not_finite(run, session, samples)
-        rate = phase.learning_rate_at(progress.step)
-        _descend(run, loss, rate)
-
-        if progress.count(value, phase.convergence):
-            run.keep_best()
-        progress.seconds = time.monotonic() - started
+        rate = phase.learning_rate_at(progress.step + len(taken))
+        loss, terms = descend(run, compute, views, rate)
+        taken.append(Taken(loss, samples))
         bar.update()
-        if progress.total_step % LOG_EVERY == 0:
+
+        logs = (progress.total_step + len(taken)) % LOG_EVERY == 0
+        saves = bool(stop) or time.monotonic() - saved > config.checkpoint_seconds
+        if not (logs or saves or len(taken) >= progress.steps_to_window(phase)):
+            continue
+        value = _count(run, session, taken)
+        taken.clear()
+        progress.seconds = time.monotonic() - started
+        if logs:
             bar.set_postfix(loss=f"{value:.4f}")
             row = {"step": progress.total_step, "phase": phase.name, "loss": value}
             row |= {name: term.item() for name, term in terms.items()}
             log.write(row | {"learning_rate": rate, "seconds": progress.seconds})
-        if stop or time.monotonic() - saved > config.checkpoint_seconds:
+        if saves:
             run.save()
             saved = time.monotonic()
         if stop:
@@ -153,14 +164,60 @@ def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: lis
             )
 
 
-def _descend(run: Run, loss: Float[Tensor, ""], rate: float) -> None:
+def computation(
+    config: configs.Config, phase: configs.PhaseConfig, lifter: Lifter
+) -> Callable[[Views], tuple[Float[Tensor, ""], dict[str, Tensor]]]:
+    """From views to the loss of a phase, and its terms."""
+    objective = config.objective(phase)
+    stage = least_stage(objective.reads)
+    repair = Repair(config.fusion, config.joints)
+    return lambda views: objective(stage.run(lifter, repair, views))
+
+
+def descend(
+    run: Run,
+    compute: Callable[[Views], tuple[Float[Tensor, ""], dict[str, Tensor]]],
+    views: Views,
+    rate: float,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Take one step without waiting for the device; return loss and terms as before it.
+
+    From the first loss that is not finite, the weights stay as they are.
+    """
+    loss, terms = compute(views)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     if run.phase.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.lifter.parameters(), run.phase.clip_norm)
+    halted = run.optimiser.found_inf
+    torch.maximum(halted, (~loss.detach().isfinite()).to(halted.dtype), out=halted)
     run.optimiser.step()
+    return loss.detach(), terms
+
+
+def _count(run: Run, session: Session, taken: Sequence[Taken]) -> float:
+    """Take in the losses of the steps taken, the only place that waits for them; the last one.
+
+    Raises:
+        FloatingPointError: if one of them, or a weight, is not finite.
+    """
+    weights = torch.nn.utils.get_total_norm([p.detach() for p in run.lifter.parameters()])
+    *losses, size = torch.stack([*(step.loss for step in taken), weights]).tolist()
+    for index, value in enumerate(losses):
+        if not math.isfinite(value):
+            step = run.progress.total_step + index
+            raise _not_finite(run, session, taken[index].samples, step)
+    if not math.isfinite(size):
+        raise FloatingPointError(
+            f"the weights are not finite after step {run.progress.total_step + len(taken) - 1}: "
+            "the network diverged; lower the learning rate or set clip_norm"
+        )
+    for value in losses:
+        if run.progress.count(value, run.phase.convergence):
+            run.keep_best()
+    return losses[-1]
 
 
 def find_recordings(config: configs.Config, out: Path) -> tuple[list[Path], list[Path]]:
@@ -248,20 +305,18 @@ def _mean_pose(run: Run, session: Session, most: int = 20_000) -> Float[Tensor, 
     return (mean @ heading.mT).cpu()
 
 
-def _not_finite(run: Run, session: Session, samples: Tensor) -> FloatingPointError:
+def _not_finite(run: Run, session: Session, samples: Tensor, step: int) -> FloatingPointError:
     """Find out which term of which recordings is not finite."""
-    what = f"the loss is not finite at step {run.progress.total_step}"
+    what = f"the loss is not finite at step {step}"
     if not run.lifter(session.views[samples]).in_camera.isfinite().all():
         return FloatingPointError(
             f"{what}: the network diverged; lower the learning rate or set clip_norm"
         )
-    objective = run.config.objective(run.phase)
-    stage = least_stage(objective.reads)
-    repair = Repair(run.config.fusion, run.config.joints)
+    compute = computation(run.config, run.phase, run.lifter)
     blame = []
     for index in session.recording[samples].unique().tolist():
         own = samples[session.recording[samples] == index]
-        _, terms = objective(stage.run(run.lifter, repair, session.views[own]))
+        _, terms = compute(session.views[own])
         bad = [name for name, value in terms.items() if not value.isfinite()]
         if bad:
             blame.append(f"{', '.join(bad)} in {session.names[index]}")

@@ -4,6 +4,7 @@ import glob
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,7 @@ def batches(n_samples: int, batch_size: int, seed: int, first: int) -> Iterator[
 
 def flip(views: Views, joints: Sequence[str]) -> Views:
     """The same people and cameras in a mirror: x changes sign, left and right change names."""
-    partner = list(skeleton.mirrored(joints))
+    partner = _partners(tuple(joints), views.keypoints.device)
 
     def mirror(points: Tensor) -> Tensor:
         points = points[:, :, partner]
@@ -149,6 +150,12 @@ def flip(views: Views, joints: Sequence[str]) -> Views:
     if target is not None:
         target = Target(mirror(target.pose), target.trust[:, :, partner])
     return Views(mirror(views.keypoints), views.confidence[:, :, partner], views.rig, target)
+
+
+@cache
+def _partners(joints: tuple[str, ...], device: torch.device) -> Int[Tensor, " J"]:
+    """Kept, because moving it to a device waits for the device."""
+    return torch.tensor(skeleton.mirrored(joints), device=device)
 
 
 def describe(session: Session) -> str:
