@@ -332,7 +332,7 @@ def config_of(recipe: Recipe, job: Job) -> Config:
     demo = replace(
         demo,
         seed=job.seed,
-        data=DataConfig(**globs, target=demo.data.target),
+        data=DataConfig(**globs, target=demo.data.target, window_s=demo.data.window_s),
         fusion=replace(demo.fusion, threshold=job.setting.threshold),
     )
     config = recipe(demo, job.setting)

@@ -628,7 +628,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(short, monkeyp
 
     monkeypatch.setitem(TERMS, "reprojection", term._replace(compute=compute))
     with pytest.raises(FloatingPointError, match="weights are not finite after step 2: the netw"):
-        short("checkpoint_seconds=-1", name="steep")
+        short("checkpoint_seconds=0", name="steep")
     state = checkpoint.load(tmp_path / "steep")
     assert state["progress"]["total_step"] == 2
     assert all(value.isfinite().all() for value in state["lifter"].values())
@@ -643,7 +643,7 @@ def test_reads_losses_together_and_counts_them_as_if_one_by_one(short, monkeypat
     assert read == [2, 2, 2, 4]  # windows of 2 until the phase has converged; then 4 steps
     assert same(weights(plain), plain_weights)
     read.clear()
-    each = short("checkpoint_seconds=-1")
+    each = short("checkpoint_seconds=0")
     assert read == [1] * 10
     assert same(weights(each), plain_weights)
     together, apart = ({**checkpoint.load(out)["progress"]} for out in (plain, each))
@@ -1153,7 +1153,7 @@ def test_checkpoint_seconds_says_how_often_to_save(short, monkeypatch):
     monkeypatch.setattr(checkpoint, "save", lambda *_: saved.append(0))
     short("checkpoint_seconds=1e9")
     few = len(saved)
-    short("checkpoint_seconds=-1")
+    short("checkpoint_seconds=0")
     assert (few, len(saved) - few) == (2, 6 + 4 + 2)
 
 
