@@ -220,7 +220,7 @@ def _parabola_peak(value: Float[Tensor, "K 3 3"]) -> Float[Tensor, "K 2"]:
 
 
 def exact_peaks(maps: Maps, config: FusionConfig) -> Float[Tensor, "K 2"]:
-    """Maximum of the very map inside the extent or on its border, and the gradient of its place."""
+    """Maximum of the very map within the extent or on its border, and its place's gradient."""
     ridges = Ridges(
         maps.normal.permute(2, 1, 0).contiguous(),
         maps.offset.T.contiguous(),

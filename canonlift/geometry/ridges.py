@@ -3,6 +3,7 @@
 The maps are the last axis, here and only here: a short last axis would cost most of the time.
 """
 
+from collections.abc import Iterable, Iterator
 from math import log, sqrt
 from typing import NamedTuple
 
@@ -55,13 +56,9 @@ def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tenso
             ridges.centre / unit,
             ridges.centre_height,
         )
-        n_ridges = len(ridges.offset)
-        candidates = 1 + 3 * n_ridges + n_ridges * (n_ridges - 1) // 2
-        room = BLOCK if ridges.offset.device.type == "cpu" else ROOM
-        size = max(1, room // (n_ridges * candidates))
-        blocks = zip(*(part.split(size, dim=-1) for part in scaled), strict=True)
         spread = (widths.ridge / widths.centre) ** 2
-        places = [_highest(Ridges(*block), spread, extent / unit) for block in blocks]
+        parts = _blocks(scaled, SCHEDULE[-1][0])
+        places = [_highest(Ridges(*part), spread, extent / unit) for part in parts]
         # Rounding may have left the border, or the square.
         place = torch.cat(places, dim=-1).mul_(unit).clamp_(-extent, extent)
     if torch.is_grad_enabled() and any(part.requires_grad for part in ridges):
@@ -70,22 +67,48 @@ def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tenso
     return place
 
 
+def _blocks(parts: Iterable[Tensor], n_climbers: int) -> Iterator[tuple[Tensor, ...]]:
+    """Fewer maps at a time, as many as so many climbers have room for."""
+    parts = tuple(parts)
+    n_ridges = parts[0].shape[1]
+    room = BLOCK if parts[0].device.type == "cpu" else ROOM
+    size = max(1, room // (n_ridges * n_climbers))
+    return zip(*(part.split(size, dim=-1) for part in parts), strict=True)
+
+
 def _highest(ridges: Ridges, spread: float, extent: float) -> Float[Tensor, "2 K"]:
     """The same in units in which a ridge is 2^(-distance^2)."""
-    x, y = _candidates(ridges, extent)
+    points = _candidates(ridges, extent)
     for keep, steps in SCHEDULE:
-        if keep < len(x):
-            best = _height(ridges, x, y, spread).topk(keep, dim=0, sorted=False).indices
-            x, y = x.gather(0, best), y.gather(0, best)
-        for _ in range(steps):
-            x, y = _climb(ridges, x, y, spread, extent)
-    best = _height(ridges, x, y, spread).max(0, keepdim=True).indices
-    return torch.cat([x.gather(0, best), y.gather(0, best)])
+        blocks = _blocks((*ridges, points), min(points.shape[1], keep))
+        climbed = []
+        for *part, start in blocks:
+            block = Ridges(*part)
+            x, y = _best(block, start, keep, spread)
+            for _ in range(steps):
+                x, y = _climb(block, x, y, spread, extent)
+            climbed.append(torch.stack([x, y]))
+        points = torch.cat(climbed, dim=-1)
+    return _best(ridges, points, 1, spread)[:, 0]
+
+
+def _best(
+    ridges: Ridges, points: Float[Tensor, "2 C K"], keep: int, spread: float
+) -> Float[Tensor, "2 D K"]:
+    """The highest `keep` of the points of each map, in any order."""
+    if keep >= points.shape[1]:
+        return points
+    height = _height(ridges, *points, spread)
+    if keep == 1:
+        best = height.max(0, keepdim=True).indices
+    else:
+        best = height.topk(keep, dim=0, sorted=False).indices
+    return points.gather(1, best.expand(2, -1, -1))
 
 
 def _candidates(
     ridges: Ridges, extent: float
-) -> tuple[Float[Tensor, "C K"], Float[Tensor, "C K"]]:
+) -> Float[Tensor, "2 C K"]:
     """Centre, its feet on the ridges, their crossings, and their two ends on the border."""
     (nx, ny), (cx, cy), offset = ridges.normal, ridges.centre, ridges.offset
     gap = cx * nx + cy * ny - offset
@@ -105,7 +128,7 @@ def _candidates(
 
     x = [cx[None], cx - gap * nx, crossing_x, near_x - start * ny, near_x - end * ny]
     y = [cy[None], cy - gap * ny, crossing_y, near_y + start * nx, near_y + end * nx]
-    return torch.cat(x).clamp_(-extent, extent), torch.cat(y).clamp_(-extent, extent)
+    return torch.stack([torch.cat(x), torch.cat(y)]).clamp_(-extent, extent)
 
 
 def _parts(ridges: Ridges, x: Tensor, y: Tensor, spread: float) -> tuple[Tensor, ...]:
@@ -142,19 +165,24 @@ def _climb(
     """
     across, ridge, dx, dy, own = _parts(ridges, x, y, spread)
     nx, ny = ridges.normal[:, :, None]
+    spare = torch.empty_like(ridge)  # new memory costs more than the product written to it
+
+    def weighted(weight: Tensor, value: Tensor) -> Tensor:
+        return torch.mul(weight, value, out=spare).sum(0)
+
     nxx, nxy = nx * nx, nx * ny
-    total, pull, own = ridge.sum(0), ridge * across, own * spread
-    gx = (own * dx).sub_((pull * nx).sum(0))
-    gy = (own * dy).sub_((pull * ny).sum(0))
+    total, pull, own = ridge.sum(0), across.mul(ridge), own.mul_(spread)
+    gx = (own * dx).sub_(weighted(pull, nx))
+    gy = (own * dy).sub_(weighted(pull, ny))
 
     # Least squares, damped where one ridge is near: it says nothing of the way along it.
     damped = (total + own).mul_(1e-4).add_(own).add_(1e-12)
-    xx, xy = (ridge * nxx).sum(0), (ridge * nxy).sum(0)
+    xx, xy = weighted(ridge, nxx), weighted(ridge, nxy)
     yy = (total - xx).add_(damped)
     xx.add_(damped)
 
     bend, own = pull.mul_(across).mul_(LN4), own * (LN4 * spread)
-    bend_xx, bend_xy = (bend * nxx).sum(0), (bend * nxy).sum(0)
+    bend_xx, bend_xy = weighted(bend, nxx), weighted(bend, nxy)
     bend_yy = bend.sum(0).sub_(bend_xx).addcmul_(own * dy, dy)
     bend_xx.addcmul_(own * dx, dx)
     bend_xy.addcmul_(own * dx, dy)
