@@ -140,10 +140,10 @@ class Recites(Lifter):
 
     def __init__(self, poses):
         super().__init__(LifterConfig(width=1), 17, 0)
-        self.poses = nn.Parameter(poses)
+        self.recital = nn.Parameter(poses)
 
     def forward(self, views):
-        pose = self.poses[views.keypoints[:, 0, 0, 0].long()]
+        pose = self.recital[views.keypoints[:, 0, 0, 0].long()]
         return Lifted(pose, random_rotations(*pose.shape[:2]))
 
 
