@@ -5,7 +5,7 @@ the epipolar line of that view's detection; each is as high as its confidence (E
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -97,10 +97,10 @@ def fuse(views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[st
 
     own = views.confidence[index]
     sure = torch.where((own == 0) & inside, found.detach().clamp(0.0, 1.0), own)
-    return Views(
-        views.keypoints.index_put(index, moved),
-        views.confidence.index_put(index, sure),
-        views.rig,
+    return replace(
+        views,
+        keypoints=views.keypoints.index_put(index, moved),
+        confidence=views.confidence.index_put(index, sure),
     )
 
 
