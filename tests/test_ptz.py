@@ -262,6 +262,15 @@ def test_table_has_means_over_seeds_and_the_last_row_of_each(tmp_path, capsys):
     assert [line.split(" | ")[2] for line in said[2:]] == ["x 0.5", "x 1"]
 
 
+def test_the_readme_shows_the_rows_that_are_kept(capsys):
+    readme = (ptz.ROOT / "README.md").read_text()
+    for options in ([], ["--steps"]):
+        ptz.main(["table", *options])
+        for part in capsys.readouterr().out.strip().split("\n\n"):
+            assert part.count("\n") > 3
+            assert part in readme
+
+
 def test_all_appends_what_is_missing_and_nothing_twice(mocap, work, tmp_path, monkeypatch, capsys):
     """With threads for processes, and runs that end at once."""
     asked = []
