@@ -25,6 +25,7 @@ from canonlift.prediction import Prediction
 from canonlift.types import Lifted, Views
 
 METHODS = ("canonlift", "mean_pose", "flat")
+BLOCK = 1024  # views that are lifted at once
 
 
 def evaluate(
