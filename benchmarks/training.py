@@ -152,7 +152,11 @@ def time_variant(
 def film(n_frames: int) -> Views:
     """Frames of the simulated session with a guessed target, repeated until there are enough."""
     config = SimulateConfig(
-        n_train=4, n_test=0, n_frames=150, fps=10, cameras=CameraConfig(n_views=N_VIEWS)
+        n_train=4,
+        n_test=0,
+        n_frames=min(150, n_frames),
+        fps=10.0,
+        cameras=CameraConfig(n_views=N_VIEWS),
     )
     takes = [sessions.to_views(recording) for _, recording in session(config)]
     views = Views(*(torch.cat([getattr(t, key) for t in takes]) for key in _TABLE))
@@ -174,6 +178,7 @@ def make_step(
     table = table if "imitation" in config.terms else replace(table, target=None)
     table = table.to(setting.device)
     run = runs.start(config, folder, resume=False)
+    part_views(run.lifter, table[: setting.batch_size])
     if setting.dtype != torch.float32:
         for part in (run.lifter.encode, run.lifter.pose, run.lifter.rotation):
             part.forward = torch.autocast(torch.device(setting.device).type, setting.dtype)(
@@ -195,6 +200,17 @@ def make_step(
         return loss
 
     return run, step
+
+
+@torch.no_grad()
+def part_views(lifter: Lifter, views: Views) -> None:
+    """Let an untrained network see the views apart: of parallel views none repairs another."""
+    for _ in range(20):
+        axis = lifter(views).rotation[:, :, 2]
+        sine = torch.linalg.cross(axis, axis.roll(1, dims=1), dim=-1).norm(dim=-1)
+        if sine.mean() > 0.5:
+            break
+        lifter.rotation[-1].weight.mul_(2.0)
 
 
 def relifts(config: Config) -> bool:
