@@ -11,6 +11,7 @@ predictions.npz and figures/. A killed run loses at most `checkpoint_seconds`.
 """
 
 import argparse
+import ctypes
 import math
 import signal
 import sys
@@ -64,6 +65,7 @@ def main() -> None:
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     args = parser.parse_intermixed_args()
+    keep_memory()
     out = args.out or Path("runs") / args.config.stem
     try:
         config = configs.load(args.config, args.overrides)
@@ -80,6 +82,21 @@ def main() -> None:
     print("\nNext:")
     print(f"  python eval.py {out} --recordings YOUR.npz       # 3D from any recording")
     print("  python -m canonlift.convert --help                # recordings from your detector")
+
+
+def keep_memory() -> None:
+    """Have glibc keep what is freed, where there is a glibc.
+
+    It would give large blocks back to the kernel, which clears them page by page when the next
+    step asks for them again: a sixth of a step on a CPU.
+    """
+    try:
+        tune = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
+    tune(mmap_threshold, 1 << 30)
+    tune(trim_threshold, 2**31 - 1)
 
 
 def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]:

@@ -8,9 +8,11 @@
 A frame is one instant in all of its 4 views. A step gathers a batch from the table of all frames,
 mirrors it, lifts, repairs, lifts again where the variant does, computes the losses and their
 gradients, and lets Adam step: `train.descend`, as train.py calls it. (train.py also reads the
-loss, once in 20 steps.) The products are those of the linear layers, forward and backward, each
-into memory that is already there, of the layers whose result some loss reads: both heads of
-the first lift, and of the second one the poses alone.
+loss, once in 20 steps.) The products are those of the linear layers, forward and backward, of
+the layers whose result some loss reads: both heads of the first lift, and of the second one the
+poses alone. They are computed twice: by what the lifter multiplies with here (oneDNN, in float32
+on a CPU), which is what `step_over_products` means, and by `torch.mm` into memory that is
+already there, `step_over_torch_mm`.
 
 `step_over_products` and `frames_per_second` are those of the first batch size; 32 frames is that
 of CVSF and CanonPose.
@@ -30,7 +32,7 @@ from torch import Tensor, nn
 import train
 from benchmarks import measure
 from canonlift import config as configs
-from canonlift import runs, targets
+from canonlift import lifter, runs, targets
 from canonlift.config import Config
 from canonlift.data import session as sessions
 from canonlift.data.simulate import CameraConfig, SimulateConfig, session
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="by torch.compile")
     parser.add_argument("--profile", nargs="+", default=[], metavar="VARIANT", choices=VARIANTS)
     args = parser.parse_args()
+    train.keep_memory()  # as train.py does
 
     figures: dict[str, Any] = {"machine": measure.machine(args.device)}
     figures["options"] = {"width": args.width, "amp": args.amp, "compile": args.compile}
@@ -87,17 +90,23 @@ def main() -> None:
             for name in args.variants
         }
         figures.setdefault("step_over_products", {n: t.ratio for n, t in found.items()})
+        figures.setdefault(
+            "step_over_torch_mm", {n: t.step / t.torch_mm for n, t in found.items()}
+        )
         figures.setdefault("frames_per_second", {n: t.frames_per_second for n, t in found.items()})
         figures.setdefault("batches", {})[batch_size] = {
             n: t._asdict() | {"step_over_products": t.ratio, "teraflops": t.teraflops}
             for n, t in found.items()
         }
         print(f"\nbatch of {batch_size} frames, {N_VIEWS} views, {args.width} wide\n")
-        print("| | step (ms) | products (ms) | step / products | frames/s | TFLOP/s |")
-        print("|---|---|---|---|---|---|")
+        print(
+            "| | step (ms) | products (ms) | step / products | / torch.mm | frames/s | TFLOP/s |"
+        )
+        print("|---" * 7 + "|")
         for name, t in found.items():
             print(
                 f"| {name} | {1e3 * t.step:.2f} | {1e3 * t.products:.2f} | {t.ratio:.2f} "
+                f"| {t.step / t.torch_mm:.2f} "
                 f"| {t.frames_per_second:,.0f} | {t.teraflops:.3f} |",
                 flush=True,
             )
@@ -122,6 +131,7 @@ class Timing(NamedTuple):
 
     step: float
     products: float
+    torch_mm: float  # the same products
     frames_per_second: float
     operations: int  # of the products
 
@@ -143,16 +153,20 @@ def time_variant(
     with tempfile.TemporaryDirectory() as folder:
         run, step = make_step(variant, setting, table, Path(folder) / "run")
         products = Products(run.lifter, setting, relifts(run.config))
-        jobs = {"step": step, "products": products}
+        jobs = {"step": step, "products": products, "torch_mm": products.by_torch}
         median = measure.in_turns(jobs, rounds, setting.device, cpu_time)
     rate = setting.batch_size / median["step"]
-    return Timing(median["step"], median["products"], rate, products.operations)
+    return Timing(**median, frames_per_second=rate, operations=products.operations)
 
 
 def film(n_frames: int) -> Views:
     """Frames of the simulated session with a guessed target, repeated until there are enough."""
     config = SimulateConfig(
-        n_train=4, n_test=0, n_frames=150, fps=10, cameras=CameraConfig(n_views=N_VIEWS)
+        n_train=4,
+        n_test=0,
+        n_frames=min(150, n_frames),
+        fps=10.0,
+        cameras=CameraConfig(n_views=N_VIEWS),
     )
     takes = [sessions.to_views(recording) for _, recording in session(config)]
     views = Views(*(torch.cat([getattr(t, key) for t in takes]) for key in _TABLE))
@@ -174,6 +188,7 @@ def make_step(
     table = table if "imitation" in config.terms else replace(table, target=None)
     table = table.to(setting.device)
     run = runs.start(config, folder, resume=False)
+    part_views(run.lifter, table[: setting.batch_size])
     if setting.dtype != torch.float32:
         for part in (run.lifter.encode, run.lifter.pose, run.lifter.rotation):
             part.forward = torch.autocast(torch.device(setting.device).type, setting.dtype)(
@@ -197,6 +212,17 @@ def make_step(
     return run, step
 
 
+@torch.no_grad()
+def part_views(network: Lifter, views: Views) -> None:
+    """Let an untrained network see the views apart: of parallel views none repairs another."""
+    for _ in range(20):
+        axis = network(views).rotation[:, :, 2]
+        sine = torch.linalg.cross(axis, axis.roll(1, dims=1), dim=-1).norm(dim=-1)
+        if sine.mean() > 0.5:
+            break
+        network.rotation[-1].weight.mul_(2.0)
+
+
 def relifts(config: Config) -> bool:
     """Whether some loss reads a second lift."""
     return config.objective(config.schedule[0]).reads is ReliftPass
@@ -205,12 +231,13 @@ def relifts(config: Config) -> bool:
 class Products:
     """The matrix products of a step, and nothing else."""
 
-    def __init__(self, lifter: Lifter, setting: Setting, relift: bool) -> None:
-        lifts = [linear_layers(lifter.encode, lifter.pose, lifter.rotation)]
+    def __init__(self, network: Lifter, setting: Setting, relift: bool) -> None:
+        lifts = [linear_layers(network.encode, network.pose, network.rotation)]
         if relift:
-            lifts.append(linear_layers(lifter.encode, lifter.pose))
+            lifts.append(linear_layers(network.encode, network.pose))
         n_rows = setting.batch_size * N_VIEWS
         options = {"dtype": setting.dtype, "device": setting.device}
+        self.onednn = lifter.by_onednn(torch.empty(1, 1, **options), torch.empty(1, 1, **options))
         self.operations = 0
         self.forward: list[tuple[Tensor, Tensor, Tensor]] = []
         self.backward: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -230,7 +257,15 @@ class Products:
         self.backward.reverse()
 
     def __call__(self) -> None:
-        """Compute all of them, once."""
+        """Compute all of them, once, by what the lifter multiplies with."""
+        if not self.onednn:
+            self.by_torch()
+            return
+        for a, b, _ in itertools.chain(self.forward, self.backward):
+            lifter.multiply(a, b.mT)
+
+    def by_torch(self) -> None:
+        """Compute all of them, once, by PyTorch's own choice."""
         for a, b, out in itertools.chain(self.forward, self.backward):
             torch.mm(a, b, out=out)
 

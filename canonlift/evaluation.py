@@ -26,6 +26,7 @@ from canonlift.prediction import Prediction
 from canonlift.types import Lifted, Views
 
 METHODS = ("canonlift", "mean_pose", "flat")
+BLOCK = 1024  # views lifted at once: enough to keep a core busy, few enough for its caches
 
 
 def evaluate(
@@ -67,17 +68,19 @@ def evaluate(
 
 
 @torch.inference_mode()
-def predict(model: Model, recording: Recording, block: int = 4096) -> Prediction:
+def predict(model: Model, recording: Recording, block: int = BLOCK) -> Prediction:
     """Lift every view of a recording by itself, and repair its detections by the others.
 
-    The recording must be on the model's skeleton.
+    The recording must be on the model's skeleton. About `block` views are lifted at once.
     """
     views = to_views(recording)
     parts = []
-    for start in range(0, len(views), block):
-        part = views[start : start + block].to(model.device)
+    frames = max(1, block // views.keypoints.shape[1])
+    for start in range(0, len(views), frames):
+        part = views[start : start + frames].to(model.device)
         lifted = model.lifter(part)
-        pose = lifted.in_camera / _body_length(lifted.in_camera, model.joints)
+        in_camera = lifted.in_camera
+        pose = in_camera / _body_length(in_camera, model.joints)
         fused = model.repair(part, lifted)
         unseen = ~part.observed.any(-1)[..., None, None]
         parts.append(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -57,11 +57,11 @@ class Lifter(nn.Module):
         self.head = ROTATIONS[config.rotation]
         width = config.width
         self.encode = nn.Sequential(
-            nn.Linear(3 * n_joints, width), nn.LeakyReLU(inplace=True), Residual(width)
+            Linear(3 * n_joints, width), nn.LeakyReLU(inplace=True), Residual(width)
         )
-        self.pose = nn.Sequential(Residual(width), Residual(width), nn.Linear(width, 3 * n_joints))
+        self.pose = nn.Sequential(Residual(width), Residual(width), Linear(width, 3 * n_joints))
         self.rotation = nn.Sequential(
-            Residual(width), Residual(width), nn.Linear(width, len(self.head.start))
+            Residual(width), Residual(width), Linear(width, len(self.head.start))
         )
         with torch.no_grad():
             self.rotation[-1].bias.copy_(torch.tensor(self.head.start))
@@ -109,12 +109,69 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(width, width),
+            Linear(width, width),
             nn.LeakyReLU(inplace=True),  # its own result is all that its gradient needs
-            nn.Linear(width, width),
+            Linear(width, width),
             nn.LeakyReLU(inplace=True),
         )
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Add what the layers make of `x` to it."""
         return x + self.layers(x)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, whose float32 products on a CPU are oneDNN's, forward and backward.
+
+    The same sums to rounding. PyTorch leaves them to MKL, which on processors that are not
+    Intel's does without AVX-512: half as fast, or less, as measured by benchmarks/training.py.
+    """
+
+    def forward(self, input: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:  # noqa: A002
+        """Rows times the transposed weight, plus the bias."""
+        if not by_onednn(input, self.weight):
+            return super().forward(input)
+        return _OneDnnLinear.apply(input.flatten(0, -2), self.weight, self.bias).view(
+            *input.shape[:-1], -1
+        )
+
+
+def multiply(
+    a: Float[Tensor, "n k"], b: Float[Tensor, "m k"], bias: Float[Tensor, " m"] | None = None
+) -> Float[Tensor, "n m"]:
+    """Product a b^T + bias by oneDNN, in float32 on a CPU.
+
+    The op is not documented, but torch.compile's generated code calls it too.
+    """
+    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+
+
+def by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether `Linear` multiplies these by oneDNN."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() > 0
+        and HAS_ONEDNN
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # which chooses by itself
+    )
+
+
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
+    torch.ops.mkldnn, "_linear_pointwise"
+)
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return multiply(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        to_x = multiply(slope, weight.t()) if ctx.needs_input_grad[0] else None
+        return to_x, multiply(slope.t(), x.t()), slope.sum(0)

@@ -7,6 +7,7 @@ import torch
 from conftest import HOME, scene
 from torch.testing import assert_close
 
+from canonlift import lifter as lifters
 from canonlift.lifter import ROTATIONS, Lifter, LifterConfig
 from canonlift.skeleton import H36M17
 from canonlift.types import Views
@@ -167,3 +168,21 @@ def test_an_unobserved_view_has_a_finite_gradient(dtype, partly):
 def test_refuses_what_it_cannot_build_and_says_what_it_can(setting, what):
     with pytest.raises(ValueError, match=what):
         LifterConfig(**setting)
+
+
+@pytest.mark.skipif(not lifters.HAS_ONEDNN, reason="oneDNN is not in this torch")
+@pytest.mark.parametrize("rows", [(1,), (7,), (3, 5)])
+def test_a_linear_layer_by_onednn_is_that_of_torch_with_its_gradients(rows, monkeypatch):
+    torch.manual_seed(0)
+    layer = lifters.Linear(33, 20)
+    x, slope = torch.randn(*rows, 33, requires_grad=True), torch.randn(*rows, 20)
+
+    def results():
+        y = torch.nn.functional.leaky_relu_(layer(x))  # in place, as the lifter does
+        return y, *torch.autograd.grad(y, [x, layer.weight, layer.bias], slope)
+
+    assert lifters.by_onednn(x, layer.weight)
+    found = results()
+    monkeypatch.setattr(lifters, "HAS_ONEDNN", False)
+    for one, other in zip(found, results(), strict=True):
+        assert_close(one, other)

@@ -1,0 +1,184 @@
+"""Single views lifted per second, one at a time and many at once, by each way to run the network.
+
+    python -m benchmarks.inference --json runs/inference.json
+    OMP_NUM_THREADS=1 python -m benchmarks.inference --cpu-time     # on a busy machine
+    python -m benchmarks.inference --device cuda
+
+`eager` is what eval.py does, in `torch.inference_mode`. The others are shown beside it with the
+largest difference of a coordinate of their poses, which have unit norm, and of their rotations:
+ONNX Runtime (`pip install onnxruntime onnx onnxscript`, CPU only) and `torch.compile`. `blocks`
+is eager on 8192 views in blocks, which eval.py also does, since its recordings are long.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from benchmarks import measure
+from benchmarks.training import film
+from canonlift.evaluation import BLOCK
+from canonlift.geometry.scale import unit_scale
+from canonlift.lifter import Lifter, LifterConfig
+from canonlift.skeleton import H36M17, ROOT
+from canonlift.types import Lifted, Views
+
+BATCHES = (1, 64, 8192)
+Run = Callable[[Views], tuple[Tensor, Tensor]]
+
+
+def main() -> None:
+    """Time every way at every batch size."""
+    parser = measure.parser(__doc__)
+    parser.add_argument("--width", type=int, default=1024, help="of the network")
+    parser.add_argument("--skip", nargs="*", default=[], choices=WAYS, help="ways to leave out")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    network = Lifter(LifterConfig(width=args.width), len(H36M17), H36M17.index(ROOT))
+    network = network.to(args.device).eval()
+    table = film(BATCHES[-1])
+    single = Views(table.keypoints[:, :1], table.confidence[:, :1], table.rig).to(args.device)
+
+    figures: dict[str, Any] = {"machine": measure.machine(args.device)}
+    ways = prepare(network, args.device, args.skip)
+    with torch.inference_mode():
+        differences = {name: difference(ways["eager"], ways[name], single) for name in ways}
+        figures["difference"] = {
+            n: {"pose": p, "rotation": r} for n, (p, r) in differences.items()
+        }
+        print("\n| | " + " | ".join(f"{n} views at once" for n in BATCHES) + " | difference |")
+        print("|---" * (len(BATCHES) + 2) + "|")
+        rates: dict[str, dict[int, float]] = {name: {} for name in ways}
+        for n in BATCHES:
+            jobs = {name: _job(way, single[:n]) for name, way in ways.items()}
+            rounds = args.rounds * {1: 20, 64: 5}.get(n, 1)
+            median = measure.in_turns(jobs, rounds, args.device, args.cpu_time)
+            for name, seconds in median.items():
+                rates[name][n] = n / seconds
+    for name, rate in rates.items():
+        cells = " | ".join(f"{rate[n]:,.0f}/s ({1e3 * n / rate[n]:.2f} ms)" for n in BATCHES)
+        pose, rotation = differences[name]
+        print(f"| {name} | {cells} | {pose:.1e}, {rotation:.1e} |")
+    figures["frames_per_second"] = rates
+    figures["latency_ms"] = {name: 1e3 / rate[1] for name, rate in rates.items()}
+    measure.write(args.json, figures)
+
+
+def _job(way: Run, views: Views) -> Callable[[], tuple[Tensor, Tensor]]:
+    return lambda: way(views)
+
+
+def prepare(network: Lifter, device: str, skip: list[str]) -> dict[str, Run]:
+    """Each way that works here; the reason, printed, for one that does not."""
+    ways = {}
+    for name, make in WAYS.items():
+        if name in skip:
+            continue
+        try:
+            ways[name] = make(network, device)
+        except (ImportError, ValueError) as error:
+            print(f"{name} is left out: {error}")
+    return ways
+
+
+def difference(one: Run, other: Run, views: Views) -> tuple[float, float]:
+    """Largest difference of a coordinate of the poses, at unit norm, and of the rotations."""
+    gaps = []
+    for n in BATCHES[:2]:
+        (pose, rotation), (pose_2, rotation_2) = one(views[:n]), other(views[:n])
+        gaps.append(((unit(pose) - unit(pose_2)).abs().max(), (rotation - rotation_2).abs().max()))
+    return max(p.item() for p, _ in gaps), max(r.item() for _, r in gaps)
+
+
+def unit(pose: Float[Tensor, "B V J 3"]) -> Float[Tensor, "B V J 3"]:
+    """Poses at unit norm."""
+    return unit_scale(pose, torch.ones_like(pose[..., 0], dtype=torch.bool))
+
+
+def eager(network: Lifter, device: str) -> Run:  # noqa: ARG001
+    """As eval.py does."""
+
+    def run(views: Views) -> tuple[Tensor, Tensor]:
+        lifted = network(views)
+        return lifted.pose, lifted.rotation
+
+    return run
+
+
+def blocks(network: Lifter, device: str) -> Run:  # noqa: ARG001
+    """As eval.py does with many views."""
+
+    def run(views: Views) -> tuple[Tensor, Tensor]:
+        parts = [network(views[i : i + BLOCK]) for i in range(0, len(views), BLOCK)]
+        return torch.cat([p.pose for p in parts]), torch.cat([p.rotation for p in parts])
+
+    return run
+
+
+def compiled(network: Lifter, device: str) -> Run:
+    """By torch.compile, for whatever batch size."""
+    faster = torch.compile(Bare(network), dynamic=device == "cpu")
+    return lambda views: faster(views.keypoints, views.confidence)
+
+
+def onnx_runtime(network: Lifter, device: str) -> Run:
+    """By ONNX Runtime, from an exported file.
+
+    Raises:
+        ImportError: if it, or what exports to it, is not installed.
+        ValueError: if it would not compute where the others do.
+    """
+    import onnxruntime  # noqa: PLC0415
+    import onnxscript  # noqa: F401, PLC0415
+
+    if device != "cpu":
+        raise ValueError("its CUDA version is a package of its own")
+    example = (torch.randn(2, 1, len(H36M17), 2), torch.rand(2, 1, len(H36M17)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lifter.onnx"
+        n_samples = torch.export.Dim("n_samples")
+        shapes = {"keypoints": {0: n_samples}, "confidence": {0: n_samples}}
+        torch.onnx.export(
+            Bare(network), example, path, dynamo=True, dynamic_shapes=shapes, verbose=False
+        )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+
+    def run(views: Views) -> tuple[Tensor, Tensor]:
+        given = (views.keypoints.numpy(), views.confidence.numpy())
+        pose, rotation = session.run(None, dict(zip(names, given, strict=True)))
+        return torch.from_numpy(pose), torch.from_numpy(rotation)
+
+    return run
+
+
+class Bare(nn.Module):
+    """The lifter on bare tensors, as exporters want it."""
+
+    def __init__(self, lifter: Lifter) -> None:
+        super().__init__()
+        self.lifter = lifter
+
+    def forward(self, keypoints: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
+        """Lift views of unknown rigs."""
+        rig = keypoints.new_zeros(keypoints.shape[0], dtype=torch.long)  # len() fixes the size
+        lifted: Lifted = self.lifter(Views(keypoints, confidence, rig))
+        return lifted.pose, lifted.rotation
+
+
+WAYS: Mapping[str, Callable[[Lifter, str], Run]] = {
+    "eager": eager,
+    "blocks": blocks,
+    "torch.compile": compiled,
+    "ONNX Runtime": onnx_runtime,
+}
+
+
+if __name__ == "__main__":
+    main()
