@@ -79,7 +79,7 @@ def _solve_symmetric(
 ) -> Float[Tensor, "B 3 J"]:
     """Solve 3 x 3 systems, given row by row from the diagonal on, by cofactors.
 
-    Twenty times as fast as LAPACK one by one; accurate because `PRIOR` bounds the condition.
+    LAPACK, called once per system, takes most of the time; `PRIOR` bounds the condition.
     """
     xx, xy, xz, yy, yz, zz = upper.transpose(0, 1).contiguous()
     a, b, c = right.transpose(0, 1).contiguous()

@@ -11,8 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# How many of the best climbers go on (all where there are fewer), and for how many steps.
-SCHEDULE = ((1000, 2), (4, 2), (2, 8))
+
+class Stage(NamedTuple):
+    """Part of a climb."""
+
+    climbers: int  # the best so many go on; all where there are fewer
+    steps: int
+    boldness: float  # share of the curvature that a step may ignore; bold ones may miss a peak
+
+
+SCHEDULE = (Stage(1000, 2, 0.7), Stage(6, 3, 0.9), Stage(2, 8, 0.95))
 BLOCK = 2**17  # numbers in one tensor, on a CPU: what is computed of them fits its cache
 ROOM = 2**24  # the same elsewhere
 LN4 = 2 * log(2)
@@ -42,7 +50,7 @@ def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tenso
     The border belongs to the square: a slope that it cuts off is highest there. A maximum lies
     near the Gaussian, near its foot on a ridge, near where two ridges cross, or near where one
     crosses the border. From all of these we climb. That no other place is higher is measured, not
-    proven: `benchmarks/fusion.py --proof`.
+    proven: `benchmarks/fusion.py proof`.
 
     The gradient is that of the condition "the map is level here" (implicit function theorem). On
     the border, where it need not be level, it is that of the step to where it would be.
@@ -57,10 +65,11 @@ def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tenso
             ridges.centre_height,
         )
         spread = (widths.ridge / widths.centre) ** 2
-        parts = _blocks(scaled, SCHEDULE[-1][0])
+        parts = _blocks(scaled, SCHEDULE[-1].climbers)
         places = [_highest(Ridges(*part), spread, extent / unit) for part in parts]
-        # Rounding may have left the border, or the square.
-        place = torch.cat(places, dim=-1).mul_(unit).clamp_(-extent, extent)
+        place = torch.cat(places, dim=-1).mul_(unit)
+        # Rounding may have left the border, where the map is steep.
+        place = torch.where(place.abs() > (1 - 1e-6) * extent, extent * place.sign(), place)
     if torch.is_grad_enabled() and any(part.requires_grad for part in ridges):
         step = _step_to_level(ridges, place, widths)
         return place + (step - step.detach())
@@ -79,14 +88,14 @@ def _blocks(parts: Iterable[Tensor], n_climbers: int) -> Iterator[tuple[Tensor, 
 def _highest(ridges: Ridges, spread: float, extent: float) -> Float[Tensor, "2 K"]:
     """The same in units in which a ridge is 2^(-distance^2)."""
     points = _candidates(ridges, extent)
-    for keep, steps in SCHEDULE:
+    for keep, steps, boldness in SCHEDULE:
         blocks = _blocks((*ridges, points), min(points.shape[1], keep))
         climbed = []
         for *part, start in blocks:
             block = Ridges(*part)
             x, y = _best(block, start, keep, spread)
             for _ in range(steps):
-                x, y = _climb(block, x, y, spread, extent)
+                x, y = _climb(block, x, y, spread, extent, boldness)
             climbed.append(torch.stack([x, y]))
         points = torch.cat(climbed, dim=-1)
     return _best(ridges, points, 1, spread)[:, 0]
@@ -154,12 +163,13 @@ def _climb(
     y: Float[Tensor, "C K"],
     spread: float,
     extent: float,
+    boldness: float,
 ) -> tuple[Float[Tensor, "C K"], Float[Tensor, "C K"]]:
     """One step towards the maximum of a parabola that touches the map here, within the square.
 
     Reweighted least squares never lose height, but creep. Newton's parabola is theirs less a part
-    that stems from the change of the weights; of that we take all, or as much as leaves a tenth
-    of the curvature in every direction.
+    that stems from the change of the weights; of that we take all, or as much as leaves the share
+    `1 - boldness` of the curvature in every direction.
     """
     across, ridge, dx, dy, own = _parts(ridges, x, y, spread)
     nx, ny = ridges.normal[:, :, None]
@@ -184,11 +194,21 @@ def _climb(
     bend_yy = bend.sum(0).sub_(bend_xx).addcmul_(own * dy, dy)
     bend_xx.addcmul_(own * dx, dx)
     bend_xy.addcmul_(own * dx, dy)
+
+    # A coordinate that the border stops has no part in this: 0 where it is stopped, else 1.
+    free_x = (x + gx).clamp_(-extent, extent).sub_(x).sign_().abs_()
+    free_y = (y + gy).clamp_(-extent, extent).sub_(y).sign_().abs_()
+    both = free_x * free_y
+    xy.mul_(both)
+    bend_xy.mul_(both)
+    bend_xx.mul_(free_x)
+    bend_yy.mul_(free_y)
+
     determinant = xx * yy - xy * xy
     half = (xx * bend_yy + yy * bend_xx - 2 * xy * bend_xy) / (2 * determinant)
     ratio = (bend_xx * bend_yy - bend_xy * bend_xy) / determinant
     largest = half + (half * half - ratio).clamp_min_(0).sqrt_()  # of bend's eigenvalues
-    take = -0.9 / largest.clamp_min_(0.9)
+    take = -boldness / largest.clamp_min_(boldness)
     xx.addcmul_(take, bend_xx)
     xy.addcmul_(take, bend_xy)
     yy.addcmul_(take, bend_yy)
