@@ -524,3 +524,17 @@ def test_a_joint_stays_where_its_map_is_highest_on_the_border(method):
             assert fused.observed[0, 0, elbow] == found
             moved = (fused.keypoints != given.keypoints).any(-1)
             assert moved[0, 0, elbow] == found
+
+
+def test_a_cell_of_the_border_is_the_border_to_the_grid():
+    config = FusionConfig()
+    cell = 2 * config.extent / config.resolution
+    nothing = torch.zeros(2, 1, dtype=torch.float64)
+    joint = torch.tensor([[0.5 - 0.7 * cell, 0.1], [0.5 - 1.5 * cell, 0.1]], dtype=torch.float64)
+    maps = Maps(
+        joint, nothing[:, 0] + 1, torch.stack([nothing + 1, nothing], -1), nothing, nothing
+    )
+    place = grid_peaks(maps, config)
+    assert place[0, 0] == config.extent
+    assert_close(place[1], joint[1], atol=1e-3, rtol=0)
+    assert_close(exact_peaks(maps, config), joint)
