@@ -226,6 +226,16 @@ class Payload:
         return os.mkdir, ("hacked",)
 
 
+def halves(timing):
+    timing["video_index"] = timing["video_index"] + 0.5
+
+
+def from_the_camera(calibration):
+    """R and T from camera to world, as other data sets have them."""
+    for entry in calibration["calibration"]:
+        entry["R"], entry["T"] = entry["R"].T, -entry["R"].T @ entry["T"]
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 
@@ -236,10 +246,22 @@ def cut(path):
         (f"{SOCCER}.npy", cut, r"soccer0003.npy: \d+ bytes .* truncated"),
         (f"{SOCCER}.npy", lambda f: np.save(f, np.ones((4, 24, 3))), r"soccer0003.npy: shape"),
         (f"{SOCCER}.npy", lambda f: np.save(f, np.ones(4)), r"soccer0003.npy: shape"),
+        (f"{SOCCER}.npy", lambda f: np.save(f, np.array(7.0)), r"soccer0003.npy: shape \(\)"),
+        (f"{SOCCER}.npy", lambda f: np.save(f, np.array({}, "O")), "soccer0003.npy: not an arr"),
+        (f"{SOCCER}.npy", lambda f: np.save(f, 1000 * np.load(f)), "3D in another unit"),
         (TIMING, cut, "timing.pkl: not a readable pickle"),
         (TIMING, lambda f: edit(f, lambda c: c.pop("video_index")), "lacks video_i"),
         (TIMING, lambda f: edit(f, lambda c: c.update(video_index=1)), "video_index"),
+        (TIMING, lambda f: edit(f, halves), "video_index: not whole numbers"),
         (TIMING, lambda f: write_pickle(f, Payload()), "timing.pkl: refused"),
+        (CALIB, lambda f: edit(f, lambda c: c["calibration"][2].update(R=-np.eye(3))), "R: not a"),
+        (CALIB, lambda f: edit(f, lambda c: c["calibration"][2].update(f=[[1], 2])), "2, f: not"),
+        (
+            CALIB,
+            lambda f: edit(f, lambda c: c.update(numtimesrot90clockwise=[np.nan] * 7)),
+            "calib.pkl, numtimesrot90clockwise: not whole numbers",
+        ),
+        (CALIB, lambda f: edit(f, from_the_camera), "do not project"),
         (CALIB, cut, "calib.pkl: not a readable pickle"),
         (CALIB, lambda f: write_pickle(f, {"calibration": Payload()}), "calib.pkl: refused"),
         (CALIB, lambda f: edit(f, lambda c: c["calibration"].pop()), "not a list of 7 cameras"),
