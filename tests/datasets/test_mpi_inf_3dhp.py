@@ -199,6 +199,15 @@ def test_test_videos_have_one_view_and_invalid_frames(source, request):
     assert takes["test_ts6"].image_size.tolist() == [[1920, 1080]]
 
 
+def test_the_images_of_the_outdoor_test_videos_are_smaller(npz_tests):
+    (_, flat, pose), _ = known_shots()
+    take = {"data_2d": flat, "data_3d": pose, "valid": np.ones(len(flat))}
+    data = {f"TS{number}": take for number in range(1, 7)}
+    save_object_npz(npz_tests / "data_test_3dhp.npz", data)
+    sizes = [take.image_size[0].tolist() for _, take in mpi_inf_3dhp.read(npz_tests)]
+    assert sizes == [[2048, 2048]] * 4 + [[1920, 1080]] * 2
+
+
 def test_reads_the_training_npz(npz_training):
     takes = dict(mpi_inf_3dhp.read(npz_training / "data_train_3dhp.npz"))
     assert list(takes) == ["train_s1_seq1", "train_s5_seq2"]

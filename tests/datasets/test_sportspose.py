@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -131,6 +132,30 @@ def test_views_are_named_by_where_they_stand(folder):
         np.testing.assert_array_equal(take.pose3d, takes[name].pose3d[:, views])
     with pytest.raises(ValueError, match=r"soccer0003.npy: no view above; it has back-left, back"):
         dict(sportspose.read(folder, views=("above",)))
+
+
+@pytest.mark.parametrize(
+    ("day", "right", "split", "numbers"),
+    [
+        ("indoors", 3, "train", (0, 1, 2, 3, 5, 8, 10, 11, 13)),
+        ("indoors", 3, "val", (4, 7, 9, 14)),
+        ("indoors", 3, "test", (6, 12)),
+        ("indoors", 2, "train", (15, 16, 17, 18, 20, 21)),
+        ("indoors", 2, "test", (19,)),
+        ("outdoors", 3, "train", (0, 10, 23)),
+        ("outdoors", 3, "val", (22,)),
+    ],
+)
+def test_each_subject_has_its_split_and_its_places_of_cameras(day, right, split, numbers, folder):
+    """As the loader of the data set lists its camera `right`, one by one."""
+    (folder / "data/indoors/S04").rename(folder / "S")
+    for place in ("indoors", "outdoors"):
+        shutil.rmtree(folder / "data" / place)
+    for number in numbers:
+        shutil.copytree(folder / "S", folder / f"data/{day}/S{number:02d}")
+    takes = dict(sportspose.read(folder))
+    assert list(takes) == [f"{split}_s{number:02d}_{day}_soccer0003" for number in numbers]
+    assert {take.views.index("right") for take in takes.values()} == {right}
 
 
 def spot(camera_index, frame):
