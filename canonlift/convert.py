@@ -21,6 +21,7 @@ Examples:
 """
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from glob import escape
@@ -156,8 +157,11 @@ def _data_set(
             help="write into a folder that is not empty; files of other names stay",
         )
         for name, about in options.items():
+            default = inspect.signature(read).parameters[name].default
+            text = " ".join(map(str, default)) if isinstance(default, tuple) else default
+            text = f"{about['help']} (default: {text})" if default else about["help"]
             flag = f"--{name.replace('_', '-')}"
-            parser.add_argument(flag, default=argparse.SUPPRESS, **about)
+            parser.add_argument(flag, default=argparse.SUPPRESS, **{**about, "help": text})
 
     def run(args: argparse.Namespace) -> None:
         given = {
@@ -227,7 +231,9 @@ READERS: Mapping[str, Reader] = {
         {
             "detections": {
                 "type": Path,
-                "help": "AlphaPose or RTMPose results on the crops, by image path",
+                "help": "AlphaPose or RTMPose results on the crops: one JSON file by image paths "
+                "(train/seq_003/cam_02/image_000012.png), or a folder train/seq_003/cam_02/ ... "
+                "of one JSON file per camera",
             },
             "layout": _LAYOUT,
             "fps": _FPS,
@@ -240,13 +246,14 @@ READERS: Mapping[str, Reader] = {
         "folder of data_3d_h36m.npz, or of S1, S5, ...",
         {
             "detections": {
-                "help": "the npz of 2D poses beside data_3d_h36m.npz, or the name of each "
-                "subject's folder, StackedHourglass (default: the projected truth)"
+                "metavar": "NAME",
+                "help": "name of the npz of 2D poses beside data_3d_h36m.npz, or of the folder "
+                "in each subject's, StackedHourglass (default: the projected truth)",
             },
             "cameras": {
                 "type": Path,
-                "help": "VideoPose3D's common/h36m_dataset.py, or cameras.h5; without them there "
-                "is no 3D truth",
+                "help": "VideoPose3D's common/h36m_dataset.py, or cameras.h5 (default: cameras.h5 "
+                "in PATH, if it is there); without cameras there is no 3D truth",
             },
             "layout": _LAYOUT,
         },
@@ -259,13 +266,13 @@ READERS: Mapping[str, Reader] = {
         {
             "pose": {
                 "choices": ("annot3", "univ_annot3"),
-                "help": "which 3D of the Matlab files (default: annot3)",
+                "help": "which 3D of the Matlab files",
             },
             "cameras": {
                 "type": int,
                 "nargs": "+",
                 "metavar": "N",
-                "help": f"of annot.mat (default: {' '.join(map(str, mpi_inf_3dhp.WALL))})",
+                "help": "of annot.mat",
             },
             "test_fps": _FPS,
         },

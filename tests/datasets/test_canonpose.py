@@ -129,6 +129,13 @@ def test_poses_without_position_and_size_are_told_apart_as_well(tmp_path):
     assert (np.abs(take.keypoints[:, :, H36M16.index("head")]) > 0.05).any()
 
 
+def test_cameras_may_be_numbers(tmp_path):
+    content = canonpose_pickle()
+    for key in ("poses_2d_pred", "confidences"):
+        content[key] = {int(view): array for view, array in content[key].items()}
+    check_detections(read(content, tmp_path), "mpii16")
+
+
 def test_an_unknown_order_is_refused_but_can_be_named(tmp_path):
     content = cvsf_pickle()
     content["poses_2d_pred"] = {
@@ -175,6 +182,10 @@ def all_x_first(flat):
     return flat.reshape(-1, 16, 3).swapaxes(1, 2).reshape(-1, 48)
 
 
+def unseen(content):
+    content["poses_2d_pred"] = {v: np.nan * a for v, a in content["poses_2d_pred"].items()}
+
+
 def in_kilometres(content):
     content["p3d_gt"] = {view: 1e-6 * pose for view, pose in content["p3d_gt"].items()}
 
@@ -188,6 +199,9 @@ def in_kilometres(content):
         (lambda c: c["poses_2d_pred"].pop(VIEWS[2]), "poses_2d_pred: lacks 58860488"),
         (put("poses_2d_pred", [1, 2]), "poses_2d_pred: holds a list, not a dictionary"),
         (put("subjects", ["S5"] * 5), "subjects: not an array of numbers"),
+        (put("subjects", [5, 5, np.nan, 9, 9]), "subjects: not whole numbers"),
+        (put("subjects", []), "has no rows"),
+        (unseen, "in no known order"),
         (put("subjects", [5] * 4), r"camera 54138969: shape \(5, 16, 2\), need \(4, 16, 2\)"),
         (put_view("poses_2d_pred", lambda a: a[:, :14]), r"55011271: shape \(5, 14, 2\)"),
         (put_view("poses_2d_pred", lambda a: a.reshape(5, 32)[:, :30]), r"shape \(5, 30\)"),

@@ -1,7 +1,10 @@
 """The command line of `python -m canonlift.convert` on every data set."""
 
+import json
 import pickle
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ import test_mpi_inf_3dhp
 import test_skipose
 import test_sportspose
 
+import eval as evaluation
+import train
 from canonlift import convert
 from canonlift.data.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
 from canonlift.data.recording import Recording, load
@@ -111,6 +116,44 @@ def test_the_readers_defaults_are_those_of_the_command_line(name, request, tmp_p
     )}  # fmt: skip
     for take, recording in (modules | reader)[name](path):
         same(load(out / f"{take}.npz"), recording)
+
+
+def test_the_help_tells_the_readers_defaults(capsys):
+    said = {}
+    for name in CASES:
+        with pytest.raises(SystemExit):
+            convert.main([name, "--help"])
+        said[name] = " ".join(capsys.readouterr().out.split())
+    for name, defaults in {
+        "skipose": ["(default: 30.0)", "(default: recognised)"],
+        "human36m": ["(default: the projected truth)", "(default: cameras.h5 in PATH"],
+        "mpi_inf_3dhp": ["(default: annot3)", "(default: 0 1 2 4 5 6 7 8)", "(default: 25.0)"],
+        "sportspose": ["(default: 1936 1216)"],
+        "canonpose": ["(default: 50.0)"],
+    }.items():
+        for default in defaults:
+            assert default in said[name]
+
+
+@pytest.mark.slow
+def test_what_is_converted_trains_and_is_measured_by_the_config_of_skipose(
+    ski_labels, tmp_path, monkeypatch
+):
+    """The commands that head configs/skipose_cvsf.yaml, on a narrow network and few steps."""
+    config = Path(__file__).parents[2] / "configs/skipose_cvsf.yaml"
+    monkeypatch.chdir(tmp_path)
+    convert.main(["skipose", str(ski_labels), "--out", "data/skipose"])
+    short = "lifter.width=32 batch_size=4 schedule.0.steps=2 schedule.1.steps=2".split()
+    monkeypatch.setattr(sys, "argv", ["train.py", str(config), *short])
+    train.main()
+    monkeypatch.setattr(sys, "argv", ["eval.py", "runs/skipose_cvsf", "--figures", "0"])
+    evaluation.main()
+    results = json.loads((tmp_path / "runs/skipose_cvsf/eval/results.json").read_text())
+    for name in ("n_mpjpe_mm", "pa_mpjpe_mm", "mpjpe_mm", "n_pck_150"):
+        assert np.isfinite(results["metrics"][name])
+    for name in ("jdr_detected", "jdr_refined"):
+        assert results["refinement"][name]["knee"] == 100.0  # the truth counts as detected
+    assert list(results["per_recording"]) == ["test_s1_seq004"]
 
 
 def test_says_what_a_take_holds(ski_labels, tmp_path, capsys):

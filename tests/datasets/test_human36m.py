@@ -1,5 +1,7 @@
 """Human3.6M as VideoPose3D and as Martinez et al. hand it out, from one known take."""
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -153,6 +155,16 @@ def test_videopose_truth_is_in_camera_axes_by_the_cameras_of_its_source(videopos
         assert (take.confidence == 1).all()
 
 
+def test_3d_that_is_already_reduced_to_17_joints_is_read_alike(videopose):
+    def reduce(positions):
+        for actions in positions.values():
+            for action, points in actions.items():
+                actions[action] = points[:, AMONG_32]
+
+    rewrite(videopose / "data_3d_h36m.npz", reduce, "positions_3d")
+    check_truth(dict(human36m.read(videopose, cameras=videopose / "h36m_dataset.py")))
+
+
 def test_martinez_truth_is_in_camera_axes_by_cameras_h5(martinez):
     check_truth(dict(human36m.read(martinez)))
 
@@ -275,6 +287,25 @@ def twenty_joints(positions):
     positions["S1"]["Directions"] = np.ones((9, 20, 3))
 
 
+def millimetres(positions):
+    positions["S1"]["Directions"] *= 1000
+
+
+def score_one_view(views):
+    views["S1"]["Directions"][2] = np.ones((9, 17, 3))
+
+
+def in_source(key, old, new):
+    """Change a value in VideoPose3D's source by a regular expression."""
+
+    def spoil(file):
+        changed, count = re.subn(f"'{key}': {old}", f"'{key}': {new}", file.read_text())
+        assert count
+        file.write_text(changed)
+
+    return spoil
+
+
 def lose_view(views):
     views["S1"]["Directions"].pop()
 
@@ -306,12 +337,42 @@ def shorten(views):
             lambda f: rewrite(f, twenty_joints, "positions_3d"),
             r"S1 Directions: shape \(9, 20, 3\), need \(any, 32, 3\)",
         ),
+        (
+            "data_3d_h36m.npz",
+            lambda f: rewrite(f, millimetres, "positions_3d"),
+            "S1 Directions: .* 3D in another unit",
+        ),
+        ("data_2d_h36m_gt.npz", lambda f: rewrite(f, score_one_view), r"views of \[2, 3\] col"),
+        ("h36m_dataset.py", lambda f: f.write_text(INTEGERS), "S1 does not have one camera for"),
+        ("h36m_dataset.py", in_source("orientation", r"\[[^]]*", "[0, 0, 0, 0"), "unit quat"),
+        ("h36m_dataset.py", in_source("center", r"\[", "[[1, 2], "), "not an array"),
+        ("h36m_dataset.py", in_source("focal_length", r"\[", "[1, "), r"need \(2"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_videopose_files_is_said(file, spoil, message, videopose):
     spoil(videopose / file)
     with pytest.raises(ValueError, match=message):
         dict(human36m.read(videopose, "data_2d_h36m_gt.npz", videopose / "h36m_dataset.py"))
+
+
+CAMERA = "subject1/camera2"
+INTEGERS = "h36m_cameras_intrinsic_params = 3\nh36m_cameras_extrinsic_params = {'S1': 4}"
+
+
+def in_cameras(pattern, function):
+    """Change what `cameras.h5` has under every name that ends in the pattern."""
+
+    def spoil(file):
+        with h5py.File(file, "r+") as content:
+            names = []
+            content.visit(lambda name: names.append(name) if name.endswith(pattern) else None)
+            assert names
+            for name in names:
+                changed = function(content[name][()])
+                del content[name]
+                content[name] = changed
+
+    return spoil
 
 
 TRUE = "S1/MyPoses/3D_positions/Directions.h5"
@@ -328,7 +389,16 @@ def poses(file, array):
     [
         ("cameras.h5", cut, "cameras.h5: not a readable HDF5 file"),
         ("cameras.h5", lambda f: h5py.File(f, "r+").pop("subject1/camera2/T"), "lacks subject1"),
-        ("cameras.h5", lambda f: h5py.File(f, "r+").pop("subject9"), "lacks"),
+        ("cameras.h5", lambda f: h5py.File(f, "r+").pop("subject9"), "cameras.h5: lacks S9/5"),
+        ("cameras.h5", in_cameras("/R", lambda a: a.T), "do not project"),
+        ("cameras.h5", in_cameras("/T", lambda a: a / 1000), "lie inside of the images"),
+        ("cameras.h5", in_cameras("/f", lambda a: np.nan * a), "lie inside of the images"),
+        ("cameras.h5", in_cameras(f"{CAMERA}/R", lambda a: 2 * a), f"{CAMERA}: not a rotation"),
+        ("cameras.h5", in_cameras(f"{CAMERA}/R", lambda a: -a), f"{CAMERA}: not a rotation"),
+        ("cameras.h5", in_cameras(f"{CAMERA}/R", lambda a: np.nan * a), "not a rotation"),
+        ("cameras.h5", in_cameras(f"{CAMERA}/k", lambda a: a[:2]), f"{CAMERA}: shape .*need .3"),
+        ("cameras.h5", in_cameras(f"{CAMERA}/Name", lambda _: "55011271"), "Name: shape"),
+        (TRUE, lambda f: poses(f, np.full((96, 6), 0.9)), "3D in another unit"),
         (TRUE, cut, "Directions.h5: not a readable"),
         (TRUE, lambda f: poses(f, np.ones((51, 6))), r"need \(96"),
         (TRUE, lambda f: poses(f, np.ones((96, 9))), "only 6 in"),

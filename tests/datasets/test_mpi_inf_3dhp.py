@@ -199,6 +199,15 @@ def test_test_videos_have_one_view_and_invalid_frames(source, request):
     assert takes["test_ts6"].image_size.tolist() == [[1920, 1080]]
 
 
+def test_the_images_of_the_outdoor_test_videos_are_smaller(npz_tests):
+    (_, flat, pose), _ = known_shots()
+    take = {"data_2d": flat, "data_3d": pose, "valid": np.ones(len(flat))}
+    data = {f"TS{number}": take for number in range(1, 7)}
+    save_object_npz(npz_tests / "data_test_3dhp.npz", data)
+    sizes = [take.image_size[0].tolist() for _, take in mpi_inf_3dhp.read(npz_tests)]
+    assert sizes == [[2048, 2048]] * 4 + [[1920, 1080]] * 2
+
+
 def test_reads_the_training_npz(npz_training):
     takes = dict(mpi_inf_3dhp.read(npz_training / "data_train_3dhp.npz"))
     assert list(takes) == ["train_s1_seq1", "train_s5_seq2"]
@@ -232,7 +241,17 @@ def with_cells(key, function):
     [
         (without("annot3"), "lacks annot3"),
         (without("cameras"), "lacks cameras"),
-        (with_cells("annot2", lambda cells: cells[:9]), "annotations of cameras"),
+        (
+            with_cells("annot2", lambda cells: cells[:9]),
+            "14 cameras but other cells, .*annot2': 9",
+        ),
+        (with_cells("annot2", lambda cells: [c[:2] for c in cells]), r"annot3 .* need \(2, 84\)"),
+        (with_cells("annot3", lambda cells: [c / 1000 for c in cells]), "3D in another unit"),
+        (
+            with_cells("cameras", lambda c: [np.ones((2, 2))] * len(c)),
+            "cameras: (shape|not an arr)",
+        ),
+        (with_cells("cameras", lambda c: c[:13]), "13 cameras but other cells"),
         (with_cells("annot2", lambda cells: [c[:, :34] for c in cells]), r"need \(any, 56\)"),
         (with_cells("annot3", lambda cells: [c[:, ::-1] for c in cells]), "do not project"),
         (with_cells("annot3", lambda cells: cells[::-1]), "do not project"),
@@ -241,6 +260,18 @@ def with_cells(key, function):
 def test_what_is_wrong_with_cells_is_said(write, change, message, tmp_path):
     write(tmp_path / "S1/Seq1/annot.mat", change(annotations(person(3))))
     with pytest.raises(ValueError, match=rf"S1/Seq1/annot.mat.*{message}"):
+        dict(mpi_inf_3dhp.read(tmp_path))
+
+
+def test_cells_that_claim_to_be_huge_are_not_read(tmp_path):
+    write_73(tmp_path / "S1/Seq1/annot.mat", annotations(person(2)))
+    with h5py.File(tmp_path / "S1/Seq1/annot.mat", "r+") as file:
+        name = file[file["annot2"][0, 4]].name
+        cells = file["annot2"][()]
+        del file[name]
+        cells[0, 4] = file.create_dataset(name, (56, 10**9), "f8", chunks=(56, 100)).ref
+        file["annot2"][...] = cells
+    with pytest.raises(ValueError, match=r"annot.mat: unpacks to 417.2 GiB, more than any known"):
         dict(mpi_inf_3dhp.read(tmp_path))
 
 
@@ -267,7 +298,8 @@ def rename(data, old, new):
         ("train", lambda d: d["S1 Seq1"][0]["2"].pop("data_3d"), "camera 2: lacks data_3d"),
         ("train", lambda d: d["S1 Seq1"][0].clear(), "S1 Seq1: lacks 0"),
         ("test", lambda d: d["TS1"].pop("valid"), "TS1: lacks valid"),
-        ("test", lambda d: d["TS1"].update(valid=[1]), "TS1: 1 flags valid for 5 frames"),
+        ("test", lambda d: d["TS1"].update(valid=[1]), r"TS1, valid .* \(1,\), need \(5\)"),
+        ("test", lambda d: d["TS1"].update(valid=[np.nan] * 5), "valid frames: not whole"),
         (
             "test",
             lambda d: d["TS1"].update(data_2d=np.ones((5, 28, 2))),

@@ -116,6 +116,46 @@ def test_a_frame_that_no_camera_has_is_absent(folder):
     assert takes["train_s1_seq003"].n_frames == 5
 
 
+def test_a_camera_that_missed_a_whole_sequence_keeps_its_place(folder):
+    with h5py.File(folder / "train/labels.h5", "r+") as file:
+        there = (file["seq"][()] != 4) | (file["cam"][()] != 1)
+        for key in list(file):
+            kept = file[key][()][there]
+            del file[key]
+            file[key] = kept
+    take = dict(skipose.read(folder))["train_s1_seq004"]
+    assert take.views == ("cam_00", "cam_01", "cam_04")
+    assert (take.confidence == np.array([1, 0, 1])[:, None]).all()
+    assert np.isnan(take.pose3d[:, 1]).all()
+
+
+def test_the_cameras_of_the_labels_are_never_asked_for(folder):
+    known = dict(skipose.read(folder))
+    with h5py.File(folder / "train/labels.h5", "r+") as file:
+        for key in ("cam_intrinsic", "cam_position", "R_cam_2_world"):
+            del file[key]
+    for name, take in skipose.read(folder):
+        np.testing.assert_array_equal(take.pose3d, known[name].pose3d)
+
+
+def test_numbers_may_stand_in_a_column_of_their_own(folder):
+    known = dict(skipose.read(folder))
+    for key in ("subj", "seq", "cam", "frame"):
+        change(folder, key, lambda column: column[:, None])
+    for name, take in skipose.read(folder):
+        np.testing.assert_array_equal(take.keypoints, known[name].keypoints)
+
+
+def test_one_file_of_labels_tells_its_split_by_its_name(folder):
+    """ZeDO and others call test/labels.h5 ski_test.h5."""
+    assert list(dict(skipose.read(folder / "test/labels.h5"))) == ["test_s1_seq004"]
+    (folder / "train/labels.h5").rename(folder / "ski_train.h5")
+    assert len(dict(skipose.read(folder / "ski_train.h5"))) == 3
+    (folder / "ski_train.h5").rename(folder / "ski.h5")
+    with pytest.raises(ValueError, match=r"ski.h5: train or test\? Call it train/labels.h5"):
+        dict(skipose.read(folder / "ski.h5"))
+
+
 def people(images, joints, prefix="train/", score=0.9):
     """AlphaPose's list: a bystander with lower scores comes before and after each skier."""
     entries = []
@@ -258,6 +298,7 @@ def one_person(image, n_joints):
         ("[]", "people of no joints"),
         ("[" * 100_000, "RecursionError"),
         ("7", "TypeError"),
+        (one_person("a/b/c.png", 17).replace("0.5", "1e300"), "keypoints: a value of inf"),
     ],
 )
 def test_other_json_is_a_clear_error(content, message, folder, tmp_path):
@@ -291,11 +332,22 @@ def change(folder, key, function):
         ("3D", lambda _: np.array(7.0), "3D: shape"),
         ("3D", lambda a: 1e300 * a, "3D: a value of inf; damaged"),
         ("cam", lambda a: 1e12 * (a + 1), r"cam: a value of 5e\+12; damaged"),
+        ("cam", lambda a: np.nan * a, "cam: not whole numbers"),
+        ("3D", lambda a: 1000 * a, "3D in another unit"),
+        ("2D", lambda a: np.nan * a, "2D has no rows with numbers"),
     ],
 )  # fmt: skip
 def test_other_labels_are_a_clear_error(key, function, message, folder):
     change(folder, key, function)
     with pytest.raises(ValueError, match=rf"labels.h5.*{message}"):
+        dict(skipose.read(folder))
+
+
+def test_labels_without_rows_are_named(folder):
+    """One split must not go missing in silence because the other is there."""
+    for key in (*skipose.IDS, "3D", "2D"):
+        change(folder, key, lambda column: column[:0])
+    with pytest.raises(ValueError, match=r"train/labels.h5: 2D has no rows"):
         dict(skipose.read(folder))
 
 

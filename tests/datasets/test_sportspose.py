@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -133,6 +134,30 @@ def test_views_are_named_by_where_they_stand(folder):
         dict(sportspose.read(folder, views=("above",)))
 
 
+@pytest.mark.parametrize(
+    ("day", "right", "split", "numbers"),
+    [
+        ("indoors", 3, "train", (0, 1, 2, 3, 5, 8, 10, 11, 13)),
+        ("indoors", 3, "val", (4, 7, 9, 14)),
+        ("indoors", 3, "test", (6, 12)),
+        ("indoors", 2, "train", (15, 16, 17, 18, 20, 21)),
+        ("indoors", 2, "test", (19,)),
+        ("outdoors", 3, "train", (0, 10, 23)),
+        ("outdoors", 3, "val", (22,)),
+    ],
+)
+def test_each_subject_has_its_split_and_its_places_of_cameras(day, right, split, numbers, folder):
+    """As the loader of the data set lists its camera `right`, one by one."""
+    (folder / "data/indoors/S04").rename(folder / "S")
+    for place in ("indoors", "outdoors"):
+        shutil.rmtree(folder / "data" / place)
+    for number in numbers:
+        shutil.copytree(folder / "S", folder / f"data/{day}/S{number:02d}")
+    takes = dict(sportspose.read(folder))
+    assert list(takes) == [f"{split}_s{number:02d}_{day}_soccer0003" for number in numbers]
+    assert {take.views.index("right") for take in takes.values()} == {right}
+
+
 def spot(camera_index, frame):
     """Where a detector saw the joints in a frame of a video."""
     rng = np.random.default_rng([camera_index, frame])
@@ -226,6 +251,16 @@ class Payload:
         return os.mkdir, ("hacked",)
 
 
+def halves(timing):
+    timing["video_index"] = timing["video_index"] + 0.5
+
+
+def from_the_camera(calibration):
+    """R and T from camera to world, as other data sets have them."""
+    for entry in calibration["calibration"]:
+        entry["R"], entry["T"] = entry["R"].T, -entry["R"].T @ entry["T"]
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 
@@ -236,10 +271,22 @@ def cut(path):
         (f"{SOCCER}.npy", cut, r"soccer0003.npy: \d+ bytes .* truncated"),
         (f"{SOCCER}.npy", lambda f: np.save(f, np.ones((4, 24, 3))), r"soccer0003.npy: shape"),
         (f"{SOCCER}.npy", lambda f: np.save(f, np.ones(4)), r"soccer0003.npy: shape"),
+        (f"{SOCCER}.npy", lambda f: np.save(f, np.array(7.0)), r"soccer0003.npy: shape \(\)"),
+        (f"{SOCCER}.npy", lambda f: np.save(f, np.array({}, "O")), "soccer0003.npy: not an arr"),
+        (f"{SOCCER}.npy", lambda f: np.save(f, 1000 * np.load(f)), "3D in another unit"),
         (TIMING, cut, "timing.pkl: not a readable pickle"),
         (TIMING, lambda f: edit(f, lambda c: c.pop("video_index")), "lacks video_i"),
         (TIMING, lambda f: edit(f, lambda c: c.update(video_index=1)), "video_index"),
+        (TIMING, lambda f: edit(f, halves), "video_index: not whole numbers"),
         (TIMING, lambda f: write_pickle(f, Payload()), "timing.pkl: refused"),
+        (CALIB, lambda f: edit(f, lambda c: c["calibration"][2].update(R=-np.eye(3))), "R: not a"),
+        (CALIB, lambda f: edit(f, lambda c: c["calibration"][2].update(f=[[1], 2])), "2, f: not"),
+        (
+            CALIB,
+            lambda f: edit(f, lambda c: c.update(numtimesrot90clockwise=[np.nan] * 7)),
+            "calib.pkl, numtimesrot90clockwise: not whole numbers",
+        ),
+        (CALIB, lambda f: edit(f, from_the_camera), "do not project"),
         (CALIB, cut, "calib.pkl: not a readable pickle"),
         (CALIB, lambda f: write_pickle(f, {"calibration": Payload()}), "calib.pkl: refused"),
         (CALIB, lambda f: edit(f, lambda c: c["calibration"].pop()), "not a list of 7 cameras"),

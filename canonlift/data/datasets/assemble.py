@@ -10,9 +10,16 @@ from canonlift import skeleton
 from canonlift.data.recording import Recording
 
 
-def stack_views(views: Sequence[np.ndarray | None]) -> Float[np.ndarray, "T V J C"]:
-    """One (T, J, C) array per view, as long as the longest; NaN where a view has no frame."""
+def stack_views(views: Sequence[np.ndarray | None], where: object) -> Float[np.ndarray, "T V J C"]:
+    """One (T, J, C) array per view, as long as the longest; NaN where a view has no frame.
+
+    Raises:
+        ValueError: naming `where`, if some views have a score in the third column and some none.
+    """
     present = [view for view in views if view is not None]
+    columns = sorted({view.shape[-1] for view in present})
+    if len(columns) > 1:
+        raise ValueError(f"{where}: views of {columns} columns; write all with or without scores")
     n_frames = max(len(view) for view in present)
     stacked = np.full((n_frames, len(views), *present[0].shape[1:]), np.nan, dtype=np.float32)
     for index, view in enumerate(views):
@@ -82,17 +89,38 @@ def with_truth(
         where: the file to name in errors.
 
     Raises:
-        ValueError: if the axes of the pose are not those of the image.
+        ValueError: if the pose is not in metres, if its axes are not those of the image, or if
+            most of it lies outside of the image.
     """
     joints_made = tuple(name for name in joints if _can_make(name, recording.joints))
     index = [joints.index(name) for name in joints_made]
     pose3d = pose3d[:, :, index].astype(np.float32)
+    size = body_size(pose3d)
+    if not is_metres(size):
+        raise ValueError(
+            f"{where}: joints are {size:.3g} m from the body's middle, which is no person; is the "
+            "3D in another unit than the data set's?"
+        )
     if keypoints_true is not None:
         keypoints_true = keypoints_true[:, :, index].astype(np.float32)
         _check_axes(pose3d, keypoints_true, where)
+        if recording.image_size is not None:
+            _check_image(pose3d, keypoints_true, recording.image_size, where)
     return replace(
         recording.on_skeleton(joints_made), pose3d=pose3d, keypoints_true=keypoints_true
     )
+
+
+def body_size(pose: Float[np.ndarray, "T V J 3"]) -> float:
+    """Median distance of a joint from the middle of its body; NaN if no pose is known."""
+    pose = pose[np.isfinite(pose).all(axis=(-2, -1))].astype(np.float64)
+    spread = np.linalg.norm(pose - pose.mean(axis=1, keepdims=True), axis=-1)
+    return float(np.median(spread)) if spread.size else np.nan
+
+
+def is_metres(size: float) -> bool:
+    """Whether a `body_size` is a person's in metres, or unknown."""
+    return np.isnan(size) or 0.1 < size < 2.0
 
 
 def _can_make(name: str, joints: tuple[str, ...]) -> bool:
@@ -115,3 +143,16 @@ def _check_axes(pose3d: np.ndarray, keypoints: np.ndarray, where: object) -> Non
                 f"{(pose * image).sum() / size:.2f} where {direction} in both. World instead of "
                 "camera axes, other cameras, or joints in another order?"
             )
+
+
+def _check_image(
+    pose3d: np.ndarray, keypoints: np.ndarray, image_size: np.ndarray, where: object
+) -> None:
+    known = np.isfinite(pose3d).all(axis=-1)
+    # False for NaN, which is what lies behind the camera
+    inside = ((keypoints >= 0) & (keypoints <= image_size[:, None])).all(axis=-1)
+    if known.any() and inside[known].mean() < 0.5:
+        raise ValueError(
+            f"{where}: {100 * inside[known].mean():.0f} % of the true joints lie inside of the "
+            "images; other cameras, or cameras with other conventions or units?"
+        )

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from canonlift.data.datasets.assemble import detected, with_truth
-from canonlift.data.datasets.checks import need, numbers
+from canonlift.data.datasets.assemble import body_size, detected, is_metres, with_truth
+from canonlift.data.datasets.checks import need, numbers, whole
 from canonlift.data.datasets.human36m import VIEWS, split_of
 from canonlift.data.datasets.layouts import layout as named_layout
 from canonlift.data.datasets.unpickle import load_pickle
@@ -45,8 +45,10 @@ def read(
     """
     content = load_pickle(path, "give the pickle of detections")
     need(content, ("subjects", "poses_2d_pred", "confidences"), path)
-    subjects = numbers(content["subjects"], (None,), f"{path}, subjects").astype(int)
+    subjects = whole(content["subjects"], (None,), f"{path}, subjects")
     n_rows = len(subjects)
+    if n_rows == 0:
+        raise ValueError(f"{path}: has no rows; fetch it again")
     points = _views(content, "poses_2d_pred", (n_rows, 16, 2), path)
     scores = _views(content, "confidences", (n_rows, 16), path)
     joints = named_layout(layout, path) if layout else _order(points, DETECTED_ORDERS, path)
@@ -75,7 +77,8 @@ def _views(
     content: Mapping[str, Any], key: str, shape: tuple[int, ...], path: Path
 ) -> Float[np.ndarray, "N V J *C"]:
     """One array of all cameras."""
-    cameras = need(need(content, (key,), path)[key], VIEWS, f"{path}, {key}")
+    cameras = need(need(content, (key,), path)[key], (), f"{path}, {key}")
+    cameras = need({str(view): array for view, array in cameras.items()}, VIEWS, f"{path}, {key}")
     views = []
     for view in VIEWS:
         array, where = cameras[view], f"{path}, {key} of camera {view}"
@@ -99,7 +102,8 @@ def _order(
             points[:, :, joints.index(joint)] for joint in ("pelvis", "l_hip", "r_hip")
         )
         gap = np.linalg.norm((left + right) / 2 - pelvis, axis=-1)
-        gaps[name] = float(np.nanmedian(gap / np.maximum(size, 1e-9)))
+        gap = (gap / np.maximum(size, 1e-9))[np.isfinite(gap)]
+        gaps[name] = float(np.median(gap)) if gap.size else math.inf
     best, second = sorted(gaps, key=gaps.__getitem__)[:2]
     if gaps[best] > min(0.3, gaps[second] / 2):
         found = ", ".join(f"{name} {gap:.2f}" for name, gap in gaps.items())
@@ -112,10 +116,9 @@ def _order(
 
 def _metres(pose: Float[np.ndarray, "N V J 3"], path: Path) -> Float[np.ndarray, "N V J 3"]:
     """Millimetres or metres, told apart by the size of a person."""
-    spread = np.linalg.norm(pose - pose.mean(axis=2, keepdims=True), axis=-1)
-    size = np.nanmedian(spread) if spread.size else 1.0
+    size = body_size(pose)
     for unit in (1.0, 1000.0):
-        if 0.1 < size / unit < 2.0:
+        if is_metres(size / unit):
             return pose / np.float32(unit)
     raise ValueError(
         f"{path}: joints of p3d_gt are {size:.3g} from their centre, neither m nor mm"

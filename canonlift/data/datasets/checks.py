@@ -25,7 +25,7 @@ def existing(path: Path, remedy: str) -> Path:
     return path
 
 
-def need(found: Any, keys: Iterable[object], where: object) -> Mapping[str, Any]:
+def need(found: Any, keys: Iterable[object], where: object) -> Mapping[Any, Any]:
     """`found`, if it is a mapping with these keys.
 
     Raises:
@@ -43,27 +43,70 @@ def need(found: Any, keys: Iterable[object], where: object) -> Mapping[str, Any]
     return found
 
 
-def numbers(array: Any, shape: Sequence[int | None], where: object) -> np.ndarray:
-    """The array as float32, if it has this shape (None: any length).
+def floats(array: Any, where: object) -> np.ndarray:
+    """The array as float32, of any shape.
 
     Raises:
-        ValueError: otherwise, with both shapes; or if a number can be no measurement. NaN can.
+        ValueError: if it is none, or if a number can be no measurement. NaN can.
     """
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite, see below
             array = np.asarray(array, dtype=np.float32)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: not an array of numbers ({error})") from error
+    if (np.abs(array) > MAX_VALUE).any():
+        raise ValueError(
+            f"{where}: a value of {np.nanmax(np.abs(array)):.3g}; damaged, fetch it again"
+        )
+    return array
+
+
+def numbers(array: Any, shape: Sequence[int | None], where: object) -> np.ndarray:
+    """`floats`, if they have this shape (None: any length).
+
+    Raises:
+        ValueError: otherwise, with both shapes.
+    """
+    array = floats(array, where)
     fits = array.ndim == len(shape) and all(
         want in (None, have) for have, want in zip(array.shape, shape, strict=True)
     )
     if not fits:
         wanted = ", ".join("any" if want is None else str(want) for want in shape)
         raise ValueError(f"{where}: shape {array.shape}, need ({wanted}); other joints or axes?")
-    if (np.abs(array) > MAX_VALUE).any():
-        raise ValueError(
-            f"{where}: a value of {np.nanmax(np.abs(array)):.3g}; damaged, fetch it again"
-        )
+    return array
+
+
+def whole(array: Any, shape: Sequence[int | None], where: object) -> np.ndarray:
+    """`numbers` that count or name something, as integers.
+
+    Raises:
+        ValueError: also if one is NaN or has a fraction.
+    """
+    array = numbers(array, shape, where)
+    if not (array == np.round(array)).all():
+        raise ValueError(f"{where}: not whole numbers; fetch it again")
+    return array.astype(np.int64)
+
+
+def vector(array: Any, length: int, where: object) -> np.ndarray:
+    """So many numbers, as float64, whichever axes they come on.
+
+    Raises:
+        ValueError: if there are others.
+    """
+    return numbers(floats(array, where).ravel(), (length,), where).astype(np.float64)
+
+
+def rotation(array: Any, where: object) -> np.ndarray:
+    """A rotation matrix, as float64.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    array = numbers(array, (3, 3), where).astype(np.float64)
+    if not (np.allclose(array @ array.T, np.eye(3), atol=1e-3) and np.linalg.det(array) > 0):
+        raise ValueError(f"{where}: not a rotation, but {array.tolist()}; fetch it again")
     return array
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from canonlift.data.datasets.checks import existing
+from canonlift.data.datasets.checks import existing, floats
 from canonlift.data.datasets.layouts import layout as named_layout
 
 # The layout with this many joints.
@@ -105,7 +105,8 @@ def _entries(content: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _triples(person: Mapping[str, Any]) -> np.ndarray:
-    points = np.asarray(person["keypoints"], dtype=np.float32)
+    points = floats(person["keypoints"], "keypoints")
     if "keypoint_scores" in person:
-        points = np.column_stack([points, np.asarray(person["keypoint_scores"], np.float32)])
+        scores = floats(person["keypoint_scores"], "keypoint_scores")
+        points = np.column_stack([points, scores])
     return points.reshape(-1, 3)

@@ -16,7 +16,15 @@ from scipy.spatial.transform import Rotation
 
 from canonlift.data.datasets.assemble import detected, stack_views, with_truth
 from canonlift.data.datasets.cameras import Camera
-from canonlift.data.datasets.checks import existing, need, numbers, open_h5, read_h5
+from canonlift.data.datasets.checks import (
+    existing,
+    need,
+    numbers,
+    open_h5,
+    read_h5,
+    rotation,
+    vector,
+)
 from canonlift.data.datasets.layouts import layout as named_layout
 from canonlift.data.datasets.unpickle import load_npz
 from canonlift.data.recording import Recording
@@ -96,7 +104,9 @@ def read(
     takes = _videopose if npz.is_file() else _martinez
     for take in takes(npz, detections, layout):
         name = f"{split_of(take.subject)}_s{take.subject}_{take.action.replace(' ', '-')}"
-        yield name, _recording(take, rigs, f"{path}, S{take.subject} {take.action}")
+        keys = [f"S{take.subject}/{view}" for view in VIEWS]
+        rig = None if rigs is None else [need(rigs, keys, cameras)[key] for key in keys]
+        yield name, _recording(take, rig, f"{path}, S{take.subject} {take.action}")
 
 
 def split_of(subject: int) -> str:
@@ -104,11 +114,9 @@ def split_of(subject: int) -> str:
     return next((split for split, subjects in SPLITS.items() if subject in subjects), "other")
 
 
-def _recording(take: Take, rigs: Cameras | None, where: str) -> Recording:
+def _recording(take: Take, rig: Sequence[Camera] | None, where: str) -> Recording:
     pose3d = true = None
-    if rigs is not None:
-        keys = [f"S{take.subject}/{view}" for view in VIEWS]
-        rig = [need(rigs, keys, f"{where}: cameras")[key] for key in keys]
+    if rig is not None:
         pose3d = np.stack([camera.to_camera(take.world) for camera in rig], axis=1)
         true = np.stack([camera.project(pose3d[:, v]) for v, camera in enumerate(rig)], axis=1)
     n_frames = len(take.world)
@@ -116,7 +124,7 @@ def _recording(take: Take, rigs: Cameras | None, where: str) -> Recording:
     if short:
         raise ValueError(f"{where}: {n_frames} frames in 3D but only {short[0]} in 2D")
     recording = detected(
-        stack_views([None if view is None else view[:n_frames] for view in take.keypoints])
+        stack_views([None if view is None else view[:n_frames] for view in take.keypoints], where)
         if take.keypoints
         else true,
         take.joints,
@@ -245,7 +253,8 @@ def _martinez_cameras(path: Path) -> Cameras:
     for name in names:
         keys = [f"{name}/{key}" for key in ("R", "T", "f", "c", "k", "p", "Name")]
         *values, letters = read_h5(path, keys, "").values()
-        view = letters.astype(np.uint8).tobytes().decode("ascii", "replace")
+        letters = vector(letters, len(next(iter(VIEWS))), f"{path}, {name}, Name")
+        view = "".join(chr(int(letter)) for letter in letters)
         subject = name.partition("/")[0].removeprefix("subject")
         # HDF5 has Matlab's arrays transposed; T is where the camera stands.
         cameras[f"S{subject}/{view}"] = _camera(values[0].T, *values[1:], f"{path}, {name}")
@@ -267,34 +276,37 @@ def _videopose_cameras(path: Path) -> Cameras:
     need(literals, (inner, outer), path)
     cameras = {}
     for subject, rig in need(literals[outer], (), path).items():
-        if len(rig) != len(literals[inner]):
-            raise ValueError(f"{path}: {subject} has {len(rig)} cameras")
-        for lens, place in zip(literals[inner], rig, strict=True):
+        lenses = literals[inner]
+        if not isinstance(rig, list) or not isinstance(lenses, list) or len(rig) != len(lenses):
+            raise ValueError(f"{path}: {subject} does not have one camera for each lens")
+        for lens, place in zip(lenses, rig, strict=True):
             where = f"{path}, {subject}"
             keys = ("focal_length", "center", "radial_distortion", "tangential_distortion", "id")
             *values, view = (need(lens, keys, where)[key] for key in keys)
             if place:  # subjects without data have none
                 at = need(place, ("orientation", "translation"), where)
+                turn = vector(at["orientation"], 4, where)
+                if not 0.9 < np.linalg.norm(turn) < 1.1:
+                    raise ValueError(f"{where}: orientation {turn} is not a unit quaternion")
                 # camera -> world, real part first
-                turn = np.roll(numbers(at["orientation"], (4,), where), -1)
-                rotation = Rotation.from_quat(turn).as_matrix().T
-                cameras[f"{subject}/{view}"] = _camera(rotation, at["translation"], *values, where)
+                turn = Rotation.from_quat(np.roll(turn, -1)).as_matrix().T
+                cameras[f"{subject}/{view}"] = _camera(turn, at["translation"], *values, where)
     return cameras
 
 
 def _camera(
-    rotation: Any, centre_mm: Any, focal: Any, centre: Any, radial: Any, mixed: Any, where: object
+    turn: Any, centre_mm: Any, focal: Any, centre: Any, radial: Any, mixed: Any, where: object
 ) -> Camera:
-    rotation = numbers(rotation, (3, 3), where).astype(np.float64)
+    turn = rotation(turn, where)
     position, focal, centre, radial, tangential = (
-        numbers(np.ravel(values), (size,), where).astype(np.float64)
+        vector(values, size, where)
         for values, size in zip(
             (centre_mm, focal, centre, radial, mixed), (3, 2, 2, 3, 2), strict=True
         )
     )
     return Camera(
-        rotation=rotation,
-        translation=-rotation @ position / 1000,
+        rotation=turn,
+        translation=-turn @ position / 1000,
         focal=focal,
         centre=centre,
         radial=radial,

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.io
 
 from canonlift.data.datasets.assemble import detected, stack_views, with_truth
-from canonlift.data.datasets.checks import check_size, need, numbers, open_h5, read_h5
+from canonlift.data.datasets.checks import check_size, need, numbers, open_h5, read_h5, whole
 from canonlift.data.datasets.unpickle import load_npz
 from canonlift.data.recording import Recording
 from canonlift.skeleton import H36M17
@@ -84,18 +84,24 @@ def _train_mat(
     file: Path, pose: str, cameras: tuple[int, ...], _: float
 ) -> Iterator[tuple[str, Recording]]:
     cells = _cells(file, ("annot2", pose), "cameras")
-    numbered = [int(camera) for camera in cells["cameras"]]
+    numbered = whole(cells["cameras"], (None,), f"{file}, cameras").tolist()
     missing = [camera for camera in cameras if camera not in numbered]
-    if missing or any(len(cells[key]) != len(numbered) for key in ("annot2", pose)):
+    if missing:
         raise ValueError(f"{file}: has annotations of cameras {numbered}, but not of {missing}")
+    counts = {key: len(cells[key]) for key in ("annot2", pose)}
+    if set(counts.values()) != {len(numbered)}:
+        raise ValueError(
+            f"{file}: {len(numbered)} cameras but other cells, {counts}; fetch it again"
+        )
     views = {}
     for camera in cameras:
-        points = []
+        points, n_frames = [], None
         for key, size in (("annot2", 2), (pose, 3)):
             cell = cells[key][numbered.index(camera)]
             where = f"{file}, {key} of camera {camera}"
-            cell = numbers(cell, (None, size * len(JOINTS28)), where)
+            cell = numbers(cell, (n_frames, size * len(JOINTS28)), where)
             points.append(cell.reshape(-1, len(JOINTS28), size))
+            n_frames = len(cell)
         views[str(camera)] = (points[0], points[1])
     yield _train(_sequence("/".join(file.parts[-3:-1]), file), views, JOINTS28, file)
 
@@ -148,9 +154,7 @@ def _test(name: str, take: Mapping, fps: float, where: object) -> tuple[str, Rec
     if number is None:
         raise ValueError(f"{where}: test sequence {name!r}, expected TS1 to TS6")
     flat, pose = _pair(take, where)
-    valid = np.ravel(take["valid"]).astype(bool)
-    if len(valid) != len(flat):
-        raise ValueError(f"{where}: {len(valid)} flags valid for {len(flat)} frames")
+    valid = whole(np.ravel(take["valid"]), (len(flat),), f"{where}, valid frames").astype(bool)
     invalid = np.where(valid, 0.0, np.nan)[:, None, None]  # adding it hides a frame
     name = f"ts{number[1]}"
     size = (1920, 1080) if int(number[1]) in OUTDOORS else (2048, 2048)
@@ -168,7 +172,7 @@ def _recording(
 ) -> Recording:
     index = [joints.index(joint) for joint in H36M17]
     flat, pose = (
-        stack_views([view[kind][:, index] for view in views.values()]) for kind in (0, 1)
+        stack_views([view[kind][:, index] for view in views.values()], where) for kind in (0, 1)
     )
     names = [f"video_{camera}" for camera in views]
     rig = f"mpi_inf_3dhp_{name}"
@@ -198,11 +202,12 @@ def _cells(file: Path, cells: Sequence[str], plain: str) -> dict[str, list]:
     if h5py.is_hdf5(file):
         with open_h5(file, "") as content:
             need(dict.fromkeys(content), (*cells, plain), file)
-            check_size(file.stat().st_size, file)
+            # A cell is a reference to its array, which is transposed.
+            found = {key: [content[ref] for ref in content[key][()].flat] for key in cells}
+            check_size(sum(cell.nbytes for key in cells for cell in found[key]), file)
             return {
                 plain: list(content[plain][()].ravel()),
-                # A cell is a reference to its array, which is transposed.
-                **{key: [content[ref][()].T for ref in content[key][()].flat] for key in cells},
+                **{key: [cell[()].T for cell in found[key]] for key in cells},
             }
     check_size(file.stat().st_size, file)
     try:

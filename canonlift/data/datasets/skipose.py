@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from canonlift.data.datasets.assemble import detected, with_truth
-from canonlift.data.datasets.checks import numbers, read_h5
+from canonlift.data.datasets.checks import numbers, read_h5, whole
 from canonlift.data.datasets.detections import by_image, joints_of
 from canonlift.data.recording import Recording
 
@@ -39,7 +39,8 @@ def read(
     no camera has is absent. The cameras move, so `rig` is empty.
 
     Args:
-        path: the folder of `train` and `test`, or either of these.
+        path: the folder of `train` and `test`, or either of these, or a file of labels that
+            tells its split by its own name or its folder's, as does `ski_test.h5`.
         detections: results on the crops (see `detections.by_image`), of images whose paths end
             in `seq_003/cam_02/image_000012.png`, after `train/` or `test/` where one file is
             for both; None takes the annotated 2D as if it had been detected.
@@ -48,10 +49,11 @@ def read(
 
     Raises:
         FileNotFoundError: if there are no labels.
-        ValueError: if they are damaged, or not laid out as those of the data set.
+        ValueError: if they are damaged, not laid out as those of the data set, or of no split.
     """
-    folders = [path] if path.name in SPLITS else [path / split for split in SPLITS]
-    files = [file for folder in folders if (file := folder / "labels.h5").is_file()]
+    files = [path] if path.is_file() else [path / "labels.h5"] * (path.name in SPLITS)
+    files = files or [path / split / "labels.h5" for split in SPLITS]
+    files = [file for file in files if file.is_file()]
     if not files:
         raise FileNotFoundError(
             f"{path}: has neither train/labels.h5 nor test/labels.h5; give the folder "
@@ -59,7 +61,12 @@ def read(
         )
     people = None if detections is None else _People(detections, layout)
     for file in files:
-        yield from _read_split(file, file.parent.name, fps, people)
+        split = next(
+            (s for s in SPLITS if s in (file.parent.name, file.stem.split("_")[-1])), None
+        )
+        if split is None:
+            raise ValueError(f"{file}: train or test? Call it train/labels.h5 or test/labels.h5")
+        yield from _read_split(file, split, fps, people)
 
 
 class _People:
@@ -100,13 +107,16 @@ def _read_split(
     file: Path, split: str, fps: float, people: _People | None
 ) -> Iterator[tuple[str, Recording]]:
     labels = read_h5(file, (*IDS, "3D", "2D"), "give the folder of the data set")
-    ids = {key: _integers(labels[key], f"{file}, {key}") for key in IDS}
+    ids = {key: whole(labels[key].reshape(-1), (None,), f"{file}, {key}") for key in IDS}
     n_rows, n_joints = len(ids["seq"]), len(JOINTS)
     if any(len(column) != n_rows for column in ids.values()):
         raise ValueError(f"{file}: {', '.join(IDS)} differ in length; fetch it again")
     pose = numbers(labels["3D"], (n_rows, 3 * n_joints), f"{file}, 3D")
     true = numbers(labels["2D"], (n_rows, 2 * n_joints), f"{file}, 2D")
-    if n_rows and not 0 <= np.nanmedian(true) <= 1:
+    known = true[np.isfinite(true)]
+    if known.size == 0:
+        raise ValueError(f"{file}: 2D has no rows with numbers; fetch it again")
+    if not 0 <= np.median(known) <= 1:
         raise ValueError(f"{file}: 2D is not in [0, 1] of the crop; fetch it again")
     pose = pose.reshape(n_rows, n_joints, 3)
     true = CROP_PX * true.reshape(n_rows, n_joints, 2)
@@ -144,11 +154,3 @@ def _grid(
     whole = np.full((*size, *values.shape[1:]), np.nan, dtype=np.float32)
     whole[place] = values
     return whole
-
-
-def _integers(column: np.ndarray, where: object) -> np.ndarray:
-    """Whole numbers, which the labels store as floats."""
-    column = numbers(column.reshape(-1), (None,), where)
-    if not (column == np.round(column)).all():
-        raise ValueError(f"{where}: not whole numbers; fetch it again")
-    return column.astype(np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 
 from canonlift.data.datasets.assemble import detected, stack_views, with_truth
 from canonlift.data.datasets.cameras import Camera
-from canonlift.data.datasets.checks import need, numbers
+from canonlift.data.datasets.checks import floats, need, numbers, rotation, vector, whole
 from canonlift.data.datasets.detections import by_frame, joints_of
 from canonlift.data.datasets.unpickle import load_npy, load_pickle
 from canonlift.data.recording import Recording
@@ -121,7 +121,7 @@ def _rig(file: Path, video_size: tuple[int, int]) -> tuple[Mounted, ...]:
     keys = ("calibration", "numtimesrot90clockwise")
     need(content, keys, file)
     entries = content["calibration"]
-    turns = numbers(content["numtimesrot90clockwise"], (N_CAMERAS,), f"{file}, {keys[1]}")
+    turns = whole(content[keys[1]], (N_CAMERAS,), f"{file}, {keys[1]}")
     if not isinstance(entries, list | tuple | np.ndarray) or len(entries) != N_CAMERAS:
         raise ValueError(f"{file}: calibration is not a list of {N_CAMERAS} cameras")
     return tuple(
@@ -135,8 +135,7 @@ def _rig(file: Path, video_size: tuple[int, int]) -> tuple[Mounted, ...]:
 def _camera(entry: Any, video_size: tuple[int, int], where: str) -> Camera:
     need(entry, ("R", "T", "f", "c", "k"), where)
     focal, centre, position = (
-        numbers(np.ravel(entry[key]), (size,), f"{where}, {key}").astype(np.float64)
-        for key, size in (("f", 2), ("c", 2), ("T", 3))
+        vector(entry[key], size, f"{where}, {key}") for key, size in (("f", 2), ("c", 2), ("T", 3))
     )
     if (np.abs(centre / video_size - 0.5) > 0.2).any():
         raise ValueError(
@@ -144,12 +143,12 @@ def _camera(entry: Any, video_size: tuple[int, int], where: str) -> Camera:
             f"{video_size}; give the videos' true size"
         )
     # OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6, of which it writes 4, 5 or 8
-    lens = numbers(np.ravel(entry["k"]), (None,), f"{where}, k").astype(np.float64)
+    lens = floats(entry["k"], f"{where}, k").ravel().astype(np.float64)
     if np.any(lens[8:]):
         raise ValueError(f"{where}: a lens with thin prism terms, which are not read")
     lens = np.pad(lens[:8], (0, 8 - len(lens[:8])))
     return Camera(
-        rotation=numbers(entry["R"], (3, 3), f"{where}, R").astype(np.float64),
+        rotation=rotation(entry["R"], f"{where}, R"),
         translation=position,
         focal=focal,
         centre=centre,
@@ -167,8 +166,8 @@ def _clip(
     detections: Path | None,
     layout: str | None,
 ) -> Recording:
-    world = np.asarray(load_npy(clip, "fetch it again"))[..., :3]
-    world = numbers(world, (None, len(COCO17), 3), clip)
+    world = numbers(load_npy(clip, "fetch it again"), (None, len(COCO17), None), clip)
+    world = numbers(world[..., :3], (None, None, 3), clip)
     cameras = [rig[index] for index in kept.values()]
     poses, images = zip(*(camera.see(world) for camera in cameras), strict=True)
     pose3d, true = np.stack(poses, axis=1), np.stack(images, axis=1)
@@ -188,7 +187,9 @@ def _detections(
     file = clip.with_name(f"{clip.stem}_timing.pkl")
     timing = load_pickle(file, "it tells which frames of the videos belong to the clip")
     need(timing, ("video_path", "video_index"), file)
-    folder = folder.joinpath(*(str(part) for part in np.ravel(timing["video_path"])))
+    folder = folder.joinpath(
+        *(str(part) for part in np.ravel(np.array(timing["video_path"], object)))
+    )
     files = {camera: folder / f"CAM{camera}.json" for camera in cameras}
     people = {camera: by_frame(f) for camera, f in files.items() if f.is_file()}
     if not people:
@@ -199,12 +200,11 @@ def _detections(
         {(c, f): p for c, found in people.items() for f, p in found.items()}, layout, folder
     )
     nobody = np.full((len(joints), 3), np.nan, dtype=np.float32)
-    where = f"{file}, video_index"
-    frames = numbers(timing["video_index"], (N_CAMERAS, n_frames), where).astype(int)
+    frames = whole(timing["video_index"], (N_CAMERAS, n_frames), f"{file}, video_index")
     views = [
         np.stack([people[camera].get(frame, nobody) for frame in frames[camera]])
         if camera in people
         else None
         for camera in cameras
     ]
-    return stack_views(views), joints
+    return stack_views(views, folder), joints
