@@ -5,9 +5,14 @@ Examples:
     python train.py configs/demo.yaml variant=baseline seed=1   # override any setting
     python train.py my.yaml data.train='[takes/*.npz]' --out runs/mine
     python train.py configs/demo.yaml --resume                  # go on after a crash or Ctrl-C
+    torchrun --nproc_per_node 4 train.py configs/demo.yaml      # four GPUs, or four CPU processes
 
 A run folder holds checkpoint.pt, config.yaml (complete), metrics.csv, results.json,
 predictions.npz and figures/. A killed run loses at most `checkpoint_seconds`.
+
+Under torchrun each process takes its part of every batch of `batch_size`: the run is that of one
+process but for rounding, and may be resumed with another number of them. On several machines,
+--out and the recordings have to lie where all of them see them.
 """
 
 import argparse
@@ -24,10 +29,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from canonlift import checkpoint, runs, targets
+from canonlift import checkpoint, parallel, runs, targets
 from canonlift import config as configs
 from canonlift.data import session as sessions
 from canonlift.data.session import Session
@@ -37,9 +42,10 @@ from canonlift.geometry.rotations import nearest_rotation
 from canonlift.geometry.scale import unit_scale
 from canonlift.log import MetricsLog
 from canonlift.mirror import vote
+from canonlift.objective import Objective
 from canonlift.runs import Run
 from canonlift.stages import Repair, least_stage
-from canonlift.types import Target
+from canonlift.types import Target, Views
 from eval import report
 
 LOG_EVERY = 20
@@ -66,14 +72,22 @@ def main() -> None:
     out = args.out or Path("runs") / args.config.stem
     try:
         config = configs.load(args.config, args.overrides)
-        test_paths = train(config, out, args.resume)
+        with parallel.joined(checkpoint.pick_device(config.device)):
+            test_paths = train(config, out, args.resume)
+        if not parallel.is_first():
+            return
         if test_paths:
             report(checkpoint.load_model(out, config.device), test_paths, out, out)
         else:
             print("There are no test recordings, so nothing was evaluated or drawn.")
     except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+        parallel.let_first_speak()
+        sys.exit(f"train.py: {error}")
+    except parallel.Lost as error:
         sys.exit(f"train.py: {error}")
     except (Interrupted, KeyboardInterrupt) as stop:
+        if not parallel.is_first():
+            return
         print(f"train.py: {str(stop) or 'interrupted; continue with --resume'}", file=sys.stderr)
         sys.exit(130)
     print("\nNext:")
@@ -90,14 +104,18 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
         Interrupted: if the process was asked to stop; the run can be resumed.
     """
     run = runs.start(config, out, resume)
-    train_paths, test_paths = find_recordings(config, out)
+    train_paths, test_paths = parallel.from_first(lambda: find_recordings(config, out))
     session = _read(config, train_paths)
     log = MetricsLog(out, config.terms, run.progress.total_step)
     n_steps = sum(phase.steps for phase in config.schedule)
     with (
         closing(log),
         _stop_signals() as stop,
-        tqdm(total=n_steps, initial=run.progress.total_step, disable=None) as bar,
+        tqdm(
+            total=n_steps,
+            initial=run.progress.total_step,
+            disable=None if parallel.is_first() else True,  # None: unless it is a terminal
+        ) as bar,
     ):
         while not run.finished:
             _run_phase(run, session, log, bar, stop)
@@ -108,16 +126,28 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
             run.next_phase()
             if not run.finished:
                 run.save()
-    run.save(mean_pose=_mean_pose(run, session))
+    if parallel.is_first():
+        run.save(mean_pose=_mean_pose(run, session))
     return test_paths
 
 
-def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: list[str]) -> None:
+class _Step(nn.Module):
+    """Loss and terms of a batch: what DistributedDataParallel wants to be one module."""
+
+    def __init__(self, run: Run, objective: Objective) -> None:
+        super().__init__()
+        self.lifter, self.objective = run.lifter, objective
+        self.stage = least_stage(objective.reads)
+        self.repair = Repair(run.config.fusion, run.config.joints)
+
+    def forward(self, views: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        return self.objective(self.stage.run(self.lifter, self.repair, views))
+
+
+def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: list[int]) -> None:
     """Optimise until the phase has converged or used up its steps; keep the best weights."""
     config, phase, progress = run.config, run.phase, run.progress
-    objective = config.objective(phase)
-    stage = least_stage(objective.reads)
-    repair = Repair(config.fusion, config.joints)
+    step = parallel.distribute(_Step(run, config.objective(phase)))
     order = sessions.batches(
         len(session.views), config.batch_size, config.seed, progress.total_step
     )
@@ -125,10 +155,10 @@ def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: lis
     saved, started = time.monotonic(), time.monotonic() - progress.seconds
     while not progress.over(phase):
         samples = next(order).to(session.recording.device)
-        views = session.views[samples]
+        views = session.views[parallel.share(samples[None])[0]]
         if config.flip and progress.total_step % 2:
             views = sessions.flip(views, config.joints)
-        loss, terms = objective(stage.run(run.lifter, repair, views))
+        loss, terms = step(views)
         value = loss.item()
         if not math.isfinite(value):
             raise _not_finite(run, session, samples)
@@ -144,12 +174,15 @@ def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: lis
             row = {"step": progress.total_step, "phase": phase.name, "loss": value}
             row |= {name: term.item() for name, term in terms.items()}
             log.write(row | {"learning_rate": rate, "seconds": progress.seconds})
-        if stop or time.monotonic() - saved > config.checkpoint_seconds:
+        signalled = parallel.highest(max(stop, default=0))
+        if signalled or time.monotonic() - saved > config.checkpoint_seconds:
             run.save()
             saved = time.monotonic()
-        if stop:
+        if signalled:
+            name = signal.Signals(signalled).name
+            parallel.wait()  # torchrun ends all when one has ended, saved or not
             raise Interrupted(
-                f"{stop[0]}: saved at step {progress.total_step}; continue with --resume"
+                f"{name}: saved at step {progress.total_step}; continue with --resume"
             )
 
 
@@ -201,12 +234,14 @@ def _read(config: configs.Config, paths: list[Path]) -> Session:
         parts = [targets.true(path, config.joints, views.keypoints.shape[1]) for path in paths]
         pose, trust = torch.cat([p.pose for p in parts]), torch.cat([p.trust for p in parts])
         views = replace(views, target=Target(pose, trust))
-    return replace(session, views=views).to(checkpoint.pick_device(config.device))
+    return replace(session, views=views).to(
+        parallel.own_device(checkpoint.pick_device(config.device))
+    )
 
 
 def _turn_round(run: Run, session: Session) -> dict[str, Any]:
     """Let the recordings vote on the mirrored world, and leave it if they say so."""
-    votes = vote(run.lifter, session, run.config.joints)
+    votes = parallel.from_first(lambda: vote(run.lifter, session, run.config.joints))
     if votes.turn_round:
         run.lifter.mirror()
     action = "turned round" if votes.turn_round else "kept"
@@ -241,19 +276,18 @@ def _mean_pose(run: Run, session: Session, most: int = 20_000) -> Float[Tensor, 
 
 
 def _not_finite(run: Run, session: Session, samples: Tensor) -> FloatingPointError:
-    """Find out which term of which recordings is not finite."""
+    """Find out which term of which recordings is not finite, in each process for itself."""
+    parallel.leave()
     what = f"the loss is not finite at step {run.progress.total_step}"
     if not run.lifter(session.views[samples]).in_camera.isfinite().all():
         return FloatingPointError(
             f"{what}: the network diverged; lower the learning rate or set clip_norm"
         )
-    objective = run.config.objective(run.phase)
-    stage = least_stage(objective.reads)
-    repair = Repair(run.config.fusion, run.config.joints)
+    step = _Step(run, run.config.objective(run.phase))
     blame = []
     for index in session.recording[samples].unique().tolist():
         own = samples[session.recording[samples] == index]
-        _, terms = objective(stage.run(run.lifter, repair, session.views[own]))
+        _, terms = step(session.views[own])
         bad = [name for name, value in terms.items() if not value.isfinite()]
         if bad:
             blame.append(f"{', '.join(bad)} in {session.names[index]}")
@@ -265,12 +299,12 @@ def _not_finite(run: Run, session: Session, samples: Tensor) -> FloatingPointErr
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[str]]:
+def _stop_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying of the first one."""
-    received: list[str] = []
+    received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
+        received.append(number)
         for known, handler in before.items():
             signal.signal(known, handler)  # a second one kills
 
