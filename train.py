@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,7 +36,8 @@ from tqdm import tqdm
 from canonlift import checkpoint, parallel, runs, targets
 from canonlift import config as configs
 from canonlift.data import session as sessions
-from canonlift.data.session import Session
+from canonlift.data import shards
+from canonlift.data.session import Samples
 from canonlift.data.simulate import write_session
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.rotations import nearest_rotation
@@ -45,7 +47,7 @@ from canonlift.mirror import vote
 from canonlift.objective import Objective
 from canonlift.runs import Run
 from canonlift.stages import Repair, least_stage
-from canonlift.types import Target, Views
+from canonlift.types import Views
 from eval import report
 
 LOG_EVERY = 20
@@ -105,9 +107,14 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
     """
     run = runs.start(config, out, resume)
     train_paths, test_paths = parallel.from_first(lambda: find_recordings(config, out))
-    session = _read(config, train_paths)
-    log = MetricsLog(out, config.terms, run.progress.total_step)
-    n_steps = sum(phase.steps for phase in config.schedule)
+    fit(run, _read(config, train_paths))
+    return test_paths
+
+
+def fit(run: Run, session: Samples) -> None:
+    """Run what is left of the phases, and leave a finished checkpoint; raises as `train` does."""
+    log = MetricsLog(run.out, run.config.terms, run.progress.total_step)
+    n_steps = sum(phase.steps for phase in run.config.schedule)
     with (
         closing(log),
         _stop_signals() as stop,
@@ -128,7 +135,6 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
                 run.save()
     if parallel.is_first():
         run.save(mean_pose=_mean_pose(run, session))
-    return test_paths
 
 
 class _Step(nn.Module):
@@ -144,18 +150,15 @@ class _Step(nn.Module):
         return self.objective(self.stage.run(self.lifter, self.repair, views))
 
 
-def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: list[int]) -> None:
+def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: list[int]) -> None:
     """Optimise until the phase has converged or used up its steps; keep the best weights."""
     config, phase, progress = run.config, run.phase, run.progress
     step = parallel.distribute(_Step(run, config.objective(phase)))
-    order = sessions.batches(
-        len(session.views), config.batch_size, config.seed, progress.total_step
-    )
+    batches = sessions.stream(session, config.batch_size, config.seed, progress.total_step)
     bar.set_description(phase.name)
     saved, started = time.monotonic(), time.monotonic() - progress.seconds
     while not progress.over(phase):
-        samples = next(order).to(session.recording.device)
-        views = session.views[parallel.share(samples[None])[0]]
+        samples, views = next(batches)
         if config.flip and progress.total_step % 2:
             views = sessions.flip(views, config.joints)
         loss, terms = step(views)
@@ -220,26 +223,36 @@ def find_recordings(config: configs.Config, out: Path) -> tuple[list[Path], list
     return train_paths, test_paths
 
 
-def _read(config: configs.Config, paths: list[Path]) -> Session:
-    session = sessions.read(paths, config.joints, least_views=2)
+def _read(config: configs.Config, paths: list[Path]) -> Samples:
+    complete = partial(_add_target, config)
+    if config.data.shards is None:
+        session = sessions.read(paths, config.joints, 2, complete)
+    else:
+        folder, kind = Path(config.data.shards), config.data.target
+        print(f"copying what is not there yet of {len(paths)} recordings into {folder}")
+        session = parallel.from_first(
+            lambda: shards.read(paths, config.joints, 2, complete, folder, kind)
+        )
     print(f"training on {sessions.describe(session)}")
-    views = session.views
     if config.data.target == "closed_form":
-        target = targets.closed_form(views, config.joints)
-        usable = (target.trust.amax((1, 2)) > 0.5).float().mean()
+        total = session.summary()
+        usable = total.trusted / total.frames
         print(f"closed-form guess of the pose: {usable:.0%} of the frames trusted")
-        views = replace(views, target=target)
     elif config.data.target == "pose3d":
         print("SUPERVISED: training reads pose3d (data.target)")
-        parts = [targets.true(path, config.joints, views.keypoints.shape[1]) for path in paths]
-        pose, trust = torch.cat([p.pose for p in parts]), torch.cat([p.trust for p in parts])
-        views = replace(views, target=Target(pose, trust))
-    return replace(session, views=views).to(
-        parallel.own_device(checkpoint.pick_device(config.device))
-    )
+    return session.to(parallel.own_device(checkpoint.pick_device(config.device)))
 
 
-def _turn_round(run: Run, session: Session) -> dict[str, Any]:
+def _add_target(config: configs.Config, path: Path, views: Views) -> Views:
+    if config.data.target == "none":
+        return views
+    if config.data.target == "closed_form":
+        return replace(views, target=targets.closed_form(views, config.joints))
+    n_views = views.keypoints.shape[1]
+    return replace(views, target=targets.true(path, config.joints, n_views))
+
+
+def _turn_round(run: Run, session: Samples) -> dict[str, Any]:
     """Let the recordings vote on the mirrored world, and leave it if they say so."""
     votes = parallel.from_first(lambda: vote(run.lifter, session, run.config.joints))
     if votes.turn_round:
@@ -252,16 +265,19 @@ def _turn_round(run: Run, session: Session) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _mean_pose(run: Run, session: Session, most: int = 20_000) -> Float[Tensor, "J 3"]:
+def _mean_pose(run: Run, session: Samples, most: int = 20_000) -> Float[Tensor, "J 3"]:
     """Mean shape of the lifted training poses, in their mean heading, at unit norm.
+
+    Of sessions of more than half a million frames, an even sample is lifted.
 
     Poses are first turned onto their common mean (generalised Procrustes); a mean over camera
     axes would mix all headings into a body without left and right.
     """
-    every = max(1, len(session.views) * session.views.keypoints.shape[1] // most)
+    samples = torch.arange(0, len(session), max(1, len(session) // 250_000))
+    every = max(1, len(samples) * session.summary().views // most)
     poses = []
-    for start in range(0, len(session.views), 4096):
-        views = session.views[start : start + 4096]
+    for some in samples.split(4096):
+        views = session[some]
         poses.append(run.lifter(views).in_camera[views.observed.any(-1)][::every])
     pose = torch.cat(poses)
     pose = pose[pose.norm(dim=(1, 2)) > 1e-6]  # a pose that is a point has no heading
@@ -275,19 +291,19 @@ def _mean_pose(run: Run, session: Session, most: int = 20_000) -> Float[Tensor, 
     return (mean @ heading.mT).cpu()
 
 
-def _not_finite(run: Run, session: Session, samples: Tensor) -> FloatingPointError:
+def _not_finite(run: Run, session: Samples, samples: Tensor) -> FloatingPointError:
     """Find out which term of which recordings is not finite, in each process for itself."""
     parallel.leave()
     what = f"the loss is not finite at step {run.progress.total_step}"
-    if not run.lifter(session.views[samples]).in_camera.isfinite().all():
+    if not run.lifter(session[samples]).in_camera.isfinite().all():
         return FloatingPointError(
             f"{what}: the network diverged; lower the learning rate or set clip_norm"
         )
     step = _Step(run, run.config.objective(run.phase))
     blame = []
-    for index in session.recording[samples].unique().tolist():
-        own = samples[session.recording[samples] == index]
-        _, terms = step(session.views[own])
+    origin = session.origin(samples).cpu()
+    for index in origin.unique().tolist():
+        _, terms = step(session[samples[origin == index]])
         bad = [name for name, value in terms.items() if not value.isfinite()]
         if bad:
             blame.append(f"{', '.join(bad)} in {session.names[index]}")

@@ -37,6 +37,7 @@ class DataConfig:
     test: list[str] = field(default_factory=list)
     target: str = "none"  # row of TARGETS, for the term `imitation`
     simulate: SimulateConfig | None = None  # film a session into RUN/session, and read that
+    shards: str | None = None  # folder for copies, to train on more than fits into memory
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
