@@ -184,6 +184,16 @@ def test_several_processes_train_as_one(processes, config, alone, tmp_path, n):
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
 
 
+def test_processes_share_a_session_on_disk(processes, config, alone, tmp_path):
+    """The first copies it there; then it is the same run, in smaller portions."""
+    codes, said = processes.run(
+        2, config, f"data.shards={tmp_path}/shards", "--out", tmp_path / "run"
+    )
+    assert codes == [0, 0], said
+    assert_same_run(tmp_path / "run", alone)
+    assert len(list((tmp_path / "shards").glob("*.npy"))) == 2
+
+
 def test_torchrun_ends_all_when_one_is_killed_and_one_alone_can_go_on(config, alone, tmp_path):
     """With torchrun itself."""
     (tmp_path / "launch.py").write_text(f"""

@@ -1028,6 +1028,7 @@ CHANGES_FILM = {
 TESTED_BY_NAME = {  # each below, or above
     "seed", "variant", "data.train", "data.test", "start_from", "device", "checkpoint_seconds",
     "schedule.0.name",
+    "data.shards",  # in test_shards.py
 }  # fmt: skip
 
 

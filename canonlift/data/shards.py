@@ -43,8 +43,8 @@ class Shard:
 class Stored:
     """Samples on disk: nothing is kept in memory but what was asked for.
 
-    A shard is mapped while it is read and no longer. Its pages then belong to the system's cache,
-    which shrinks when memory is needed, and no more to this process.
+    Shards are read, not mapped into memory: what is mapped counts as this process's memory, and
+    the system would fetch 128 kB around each single frame.
     """
 
     shards: tuple[Shard, ...]
@@ -99,8 +99,8 @@ class Stored:
     @cached_property
     def row(self) -> tuple[int, ...]:
         """Shape of a sample."""
-        mapped = np.load(self.shards[0].path, mmap_mode="r")
-        return self.total.views, *mapped.shape[2:]
+        values = _read_rows(self.shards[0].path, np.arange(1)).shape[-1]
+        return self.total.views, self.total.joints, values
 
     @cached_property
     def window(self) -> int:
@@ -187,14 +187,16 @@ def rows_of(views: Views) -> Float[np.ndarray, "B V J C"]:
 
 def _read_rows(path: Path, wanted: Int[np.ndarray, " N"]) -> Float[np.ndarray, "N V J C"]:
     """Rows of an array on disk, in ascending order; each run of neighbours is one read."""
-    mapped = np.load(path, mmap_mode="r")  # for its shape; nothing is read through it
-    found = np.empty((len(wanted), *mapped.shape[1:]), np.float32)
-    runs = np.flatnonzero(np.diff(wanted, prepend=-2, append=-2) != 1)
     with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, _ = np.lib.format.read_array_header_1_0(file)
+        begin, row = file.tell(), 4 * math.prod(shape[1:])
+        found = np.empty((len(wanted), *shape[1:]), np.float32)
+        runs = np.flatnonzero(np.diff(wanted, prepend=-2, append=-2) != 1)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         for start, end in itertools.pairwise(runs.tolist()):
-            offset = mapped.offset + int(wanted[start]) * mapped.strides[0]
-            if os.preadv(file.fileno(), [found[start:end]], offset) != found[start:end].nbytes:
+            part = found[start:end]
+            if os.preadv(file.fileno(), [part], begin + int(wanted[start]) * row) != part.nbytes:
                 raise ValueError(f"{path}: is cut short; delete it, and it is made again")
     return found
 
