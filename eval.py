@@ -4,6 +4,7 @@ Examples:
     python eval.py runs/demo                                # the run's own test recordings
     python eval.py runs/demo --recordings take.npz          # any recording, one camera or many
     python eval.py runs/demo --recordings 'takes/*.npz' --out results/takes
+    python eval.py runs/h36m --group-by '_s[0-9]+_([A-Za-z]+)'     # Human3.6M, per action
 
 Each view is lifted by itself. Where a frame has several views, each repairs the others' unsure
 joints. Recordings without ground truth get predictions and pictures, no table.
@@ -38,6 +39,12 @@ def main() -> None:
     parser.add_argument(
         "--figures", type=int, default=1, metavar="N", help="recordings to draw (default: 1)"
     )
+    parser.add_argument(
+        "--group-by",
+        metavar="REGEX",
+        help="also report together the recordings in whose names it finds the same: its first "
+        "group, or all of it",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     args = parser.parse_args()
     try:
@@ -47,7 +54,7 @@ def main() -> None:
         seen = {path.resolve() for path in training_recordings(model, args.run)}
         if both := [str(path) for path in paths if path.resolve() in seen]:
             print(f"WARNING: training has seen {', '.join(both)}; these errors mean little")
-        report(model, paths, out, args.run, max(args.figures, 0))
+        report(model, paths, out, args.run, max(args.figures, 0), args.group_by)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         sys.exit(f"eval.py: {error}")
     except KeyboardInterrupt:
@@ -55,7 +62,12 @@ def main() -> None:
 
 
 def report(
-    model: Model, paths: Sequence[Path], out: Path, run: Path, n_drawn: int = 1
+    model: Model,
+    paths: Sequence[Path],
+    out: Path,
+    run: Path,
+    n_drawn: int = 1,
+    group_by: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate into `out`, print the table, and say where everything is.
 
@@ -64,7 +76,7 @@ def report(
     """
     if (out / "results.json").exists():
         raise FileExistsError(f"{out} already holds results; choose another --out")
-    results = evaluate(model, paths, out, run, n_drawn)
+    results = evaluate(model, paths, out, run, n_drawn, group_by)
     protocol = results["protocol"]
     print(
         f"\n{protocol['recordings']} recordings, {protocol['frames']} frames, up to "

@@ -20,16 +20,16 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -37,11 +37,13 @@ from canonlift import checkpoint, parallel, runs, targets
 from canonlift import config as configs
 from canonlift.data import session as sessions
 from canonlift.data import shards
+from canonlift.data.recording import Recording
 from canonlift.data.session import Samples
 from canonlift.data.simulate import write_session
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.geometry.scale import unit_scale
+from canonlift.lifter import Lifter
 from canonlift.log import MetricsLog
 from canonlift.mirror import vote
 from canonlift.objective import Objective
@@ -82,10 +84,14 @@ def main() -> None:
             report(checkpoint.load_model(out, config.device), test_paths, out, out)
         else:
             print("There are no test recordings, so nothing was evaluated or drawn.")
-    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+    except (
+        ValueError,
+        FileNotFoundError,
+        FileExistsError,
+        FloatingPointError,
+        parallel.Lost,
+    ) as error:
         parallel.let_first_speak()
-        sys.exit(f"train.py: {error}")
-    except parallel.Lost as error:
         sys.exit(f"train.py: {error}")
     except (Interrupted, KeyboardInterrupt) as stop:
         if not parallel.is_first():
@@ -137,48 +143,48 @@ def fit(run: Run, session: Samples) -> None:
         run.save(mean_pose=_mean_pose(run, session))
 
 
-class _Step(nn.Module):
-    """Loss and terms of a batch: what DistributedDataParallel wants to be one module."""
+class Taken(NamedTuple):
+    """A step whose loss nobody has read yet: reading waits for the device."""
 
-    def __init__(self, run: Run, objective: Objective) -> None:
-        super().__init__()
-        self.lifter, self.objective = run.lifter, objective
-        self.stage = least_stage(objective.reads)
-        self.repair = Repair(run.config.fusion, run.config.joints)
-
-    def forward(self, views: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        return self.objective(self.stage.run(self.lifter, self.repair, views))
+    loss: Float[Tensor, ""]
+    samples: Int[Tensor, " B"]  # of all processes together
 
 
 def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: list[int]) -> None:
-    """Optimise until the phase has converged or used up its steps; keep the best weights."""
+    """Optimise until the phase has converged or used up its steps; keep the best weights.
+
+    Losses are read several steps at a time, so `run.progress` lags by the steps in `taken`.
+    """
     config, phase, progress = run.config, run.phase, run.progress
-    step = parallel.distribute(_Step(run, config.objective(phase)))
+    compute = parallel.distribute(computation(config, phase, run.lifter))
     batches = sessions.stream(session, config.batch_size, config.seed, progress.total_step)
     bar.set_description(phase.name)
     saved, started = time.monotonic(), time.monotonic() - progress.seconds
+    taken: list[Taken] = []
     while not progress.over(phase):
         samples, views = next(batches)
-        if config.flip and progress.total_step % 2:
+        if config.flip and (progress.total_step + len(taken)) % 2:
             views = sessions.flip(views, config.joints)
-        loss, terms = step(views)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise _not_finite(run, session, samples)
-        rate = phase.learning_rate_at(progress.step)
-        _descend(run, loss, rate)
-
-        if progress.count(value, phase.convergence):
-            run.keep_best()
-        progress.seconds = time.monotonic() - started
+        rate = phase.learning_rate_at(progress.step + len(taken))
+        loss, terms = descend(run, compute, views, rate)
+        taken.append(Taken(loss, samples))
         bar.update()
-        if progress.total_step % LOG_EVERY == 0:
+
+        logs = (progress.total_step + len(taken)) % LOG_EVERY == 0
+        # What one process wants all do, at the same step.
+        due = time.monotonic() - saved > config.checkpoint_seconds
+        signalled, saves = parallel.highest(max(stop, default=0), int(bool(stop) or due))
+        if not (logs or saves or len(taken) >= progress.steps_to_window(phase)):
+            continue
+        value = _count(run, session, taken)
+        taken.clear()
+        progress.seconds = time.monotonic() - started
+        if logs:
             bar.set_postfix(loss=f"{value:.4f}")
             row = {"step": progress.total_step, "phase": phase.name, "loss": value}
             row |= {name: term.item() for name, term in terms.items()}
             log.write(row | {"learning_rate": rate, "seconds": progress.seconds})
-        signalled = parallel.highest(max(stop, default=0))
-        if signalled or time.monotonic() - saved > config.checkpoint_seconds:
+        if saves:
             run.save()
             saved = time.monotonic()
         if signalled:
@@ -189,14 +195,68 @@ def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: lis
             )
 
 
-def _descend(run: Run, loss: Float[Tensor, ""], rate: float) -> None:
+class Computation(nn.Module):
+    """From views to the loss of a phase, and its terms: DistributedDataParallel wants a module."""
+
+    def __init__(self, objective: Objective, repair: Repair, lifter: Lifter) -> None:
+        super().__init__()
+        self.objective, self.repair, self.lifter = objective, repair, lifter
+        self.stage = least_stage(objective.reads)
+
+    def forward(self, views: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss of the batch, and its terms."""
+        return self.objective(self.stage.run(self.lifter, self.repair, views))
+
+
+def computation(config: configs.Config, phase: configs.PhaseConfig, lifter: Lifter) -> Computation:
+    """What a phase of the config computes."""
+    return Computation(config.objective(phase), Repair(config.fusion, config.joints), lifter)
+
+
+def descend(
+    run: Run,
+    compute: Callable[[Views], tuple[Float[Tensor, ""], dict[str, Tensor]]],
+    views: Views,
+    rate: float,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Take one step without waiting for the device; return loss and terms as before it.
+
+    From the first loss that is not finite, the weights stay as they are.
+    """
+    loss, terms = compute(views)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     if run.phase.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.lifter.parameters(), run.phase.clip_norm)
+    halted = run.optimiser.found_inf
+    torch.maximum(halted, (~loss.detach().isfinite()).to(halted.dtype), out=halted)
     run.optimiser.step()
+    return loss.detach(), terms
+
+
+def _count(run: Run, session: Samples, taken: Sequence[Taken]) -> float:
+    """Take in the losses of the steps taken, the only place that waits for them; the last one.
+
+    Raises:
+        FloatingPointError: if one of them, or a weight, is not finite.
+    """
+    weights = torch.nn.utils.get_total_norm([p.detach() for p in run.lifter.parameters()])
+    *losses, size = torch.stack([*(step.loss for step in taken), weights]).tolist()
+    for index, value in enumerate(losses):
+        if not math.isfinite(value):
+            step = run.progress.total_step + index
+            raise _not_finite(run, session, taken[index].samples, step)
+    if not math.isfinite(size):
+        raise FloatingPointError(
+            f"the weights are not finite after step {run.progress.total_step + len(taken) - 1}: "
+            "the network diverged; lower the learning rate or set clip_norm"
+        )
+    for value in losses:
+        if run.progress.count(value, run.phase.convergence):
+            run.keep_best()
+    return losses[-1]
 
 
 def find_recordings(config: configs.Config, out: Path) -> tuple[list[Path], list[Path]]:
@@ -229,13 +289,17 @@ def _read(config: configs.Config, paths: list[Path]) -> Samples:
         session = sessions.read(paths, config.joints, 2, complete)
     else:
         folder, kind = Path(config.data.shards), config.data.target
+        if kind == "closed_form":
+            kind += f" over {config.data.window_s} s"
         print(f"copying what is not there yet of {len(paths)} recordings into {folder}")
         session = parallel.from_first(
             lambda: shards.read(paths, config.joints, 2, complete, folder, kind)
         )
     print(f"training on {sessions.describe(session)}")
+    total = session.summary()
+    if "camera_consistency" in config.terms and not total.fixed:
+        print("no recording names a rig of fixed cameras, so camera_consistency does nothing")
     if config.data.target == "closed_form":
-        total = session.summary()
         usable = total.trusted / total.frames
         print(f"closed-form guess of the pose: {usable:.0%} of the frames trusted")
     elif config.data.target == "pose3d":
@@ -243,11 +307,12 @@ def _read(config: configs.Config, paths: list[Path]) -> Samples:
     return session.to(parallel.own_device(checkpoint.pick_device(config.device)))
 
 
-def _add_target(config: configs.Config, path: Path, views: Views) -> Views:
+def _add_target(config: configs.Config, path: Path, recording: Recording, views: Views) -> Views:
     if config.data.target == "none":
         return views
     if config.data.target == "closed_form":
-        return replace(views, target=targets.closed_form(views, config.joints))
+        window = max(1, round(config.data.window_s * recording.fps))
+        return replace(views, target=targets.closed_form(views, config.joints, window))
     n_views = views.keypoints.shape[1]
     return replace(views, target=targets.true(path, config.joints, n_views))
 
@@ -291,19 +356,19 @@ def _mean_pose(run: Run, session: Samples, most: int = 20_000) -> Float[Tensor, 
     return (mean @ heading.mT).cpu()
 
 
-def _not_finite(run: Run, session: Samples, samples: Tensor) -> FloatingPointError:
+def _not_finite(run: Run, session: Samples, samples: Tensor, step: int) -> FloatingPointError:
     """Find out which term of which recordings is not finite, in each process for itself."""
     parallel.leave()
-    what = f"the loss is not finite at step {run.progress.total_step}"
+    what = f"the loss is not finite at step {step}"
     if not run.lifter(session[samples]).in_camera.isfinite().all():
         return FloatingPointError(
             f"{what}: the network diverged; lower the learning rate or set clip_norm"
         )
-    step = _Step(run, run.config.objective(run.phase))
+    compute = computation(run.config, run.phase, run.lifter)
     blame = []
     origin = session.origin(samples).cpu()
     for index in origin.unique().tolist():
-        _, terms = step(session[samples[origin == index]])
+        _, terms = compute(session[samples[origin == index]])
         bad = [name for name, value in terms.items() if not value.isfinite()]
         if bad:
             blame.append(f"{', '.join(bad)} in {session.names[index]}")

@@ -13,7 +13,6 @@ frame is written. All three phases are trained and the mirror votes are held, as
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -21,11 +20,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `train` is not installed
 
 import train
+from benchmarks import measure
 from canonlift import config as configs
 from canonlift import runs, targets
 from canonlift.data import session as sessions
@@ -54,15 +53,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        found = measure(
+        found = trained_on(
             Path(folder), args.frames, args.views, args.filled, args.steps, args.batch, args.width
         )
     print(json.dumps(found, indent=2))
-    if args.json is not None:
-        args.json.write_text(json.dumps(found, indent=2) + "\n")
+    measure.write(args.json, found)
 
 
-def measure(
+def trained_on(
     folder: Path, n_frames: int, n_views: int, filled: float, steps: int, batch: int, width: int
 ) -> dict[str, object]:
     """Train on a session of that size, in `folder`."""
@@ -87,8 +85,7 @@ def measure(
     n_read = sum(len(views) for _, views in islice(stream, max(steps, 2)))
     reading = time.monotonic() - started
     return {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads",
+        "machine": measure.machine("cpu"),
         "frames": n_frames,
         "views": n_views,
         "session_gb": round(size / 1e9, 2),
@@ -121,7 +118,7 @@ def sparse_session(folder: Path, n_frames: int, n_views: int, filled: float) -> 
         starts = range(0, length, apart)
         _write_sparse(path, (length, *island.shape[1:]), island, starts)
         seen = sum(min(ISLAND, length - start) for start in starts)
-        summary = sessions.Summary(length, n_views, 17, n_views * seen, 1, 0.0, 1.0, 0)
+        summary = sessions.Summary(length, n_views, 17, n_views * seen, 1, 0.0, 1.0, 0, 0)
         shards.append(Shard(path, "", summary))
     return Stored(tuple(shards), tuple(shard.path.name for shard in shards))
 

@@ -4,6 +4,7 @@ Examples:
     python benchmarks/ptz.py run s1+s2 ski                        # five minutes on two cores
     python benchmarks/ptz.py run triangulation ski                # a reference, not trained
     python benchmarks/ptz.py run baseline ski --steps-scale 0.25  # quick look; a row of its own
+    python benchmarks/ptz.py all --jobs 2                         # every row that is missing
     python benchmarks/ptz.py table                                # Markdown, for the README
     python benchmarks/ptz.py table --steps                        # accuracy over training length
 
@@ -24,8 +25,10 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from glob import escape
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -309,6 +312,7 @@ def _triangulation(job: Job) -> dict[str, Any]:
     return results["metrics"] | _refinement(results) | {"frames_per_second": rate}
 
 
+TRAINED = ("mean_pose", "supervised", "canonpose", "baseline", "s1", "s1+s2")
 METHODS: Mapping[str, Method] = {
     "flat": _flat,
     "mean_pose": _mean_pose,
@@ -328,7 +332,7 @@ def config_of(recipe: Recipe, job: Job) -> Config:
     demo = replace(
         demo,
         seed=job.seed,
-        data=DataConfig(**globs, target=demo.data.target),
+        data=DataConfig(**globs, target=demo.data.target, window_s=demo.data.window_s),
         fusion=replace(demo.fusion, threshold=job.setting.threshold),
     )
     config = recipe(demo, job.setting)
@@ -436,6 +440,8 @@ def _load_cameras(path: Path) -> Cameras:
 # ----------------------------------------------------------------------- the table
 
 RESULTS = ROOT / "benchmarks" / "results"
+HEADLINE = "ski"
+SEEDS = (0, 1, 2)
 FIGURES = {
     "n_mpjpe_mm": 1, "pa_mpjpe_mm": 1, "n_pck_150": 1, "jdr_detected": 1, "jdr_refined": 1,
     "refined_over_detected": 3, "train_seconds": 0, "frames_per_second": 0,
@@ -474,12 +480,53 @@ def run(
     return row
 
 
+def run_all(jobs: int, mocap: Path, work: Path, results: Path) -> None:
+    """Append every row that is missing, `jobs` at a time on one thread each.
+
+    The headline has three seeds for all that is trained, and the other settings one.
+    """
+    known = {
+        (row["method"], row["setting"], row["seed"]) for row in _read_rows(results / "ptz.jsonl")
+    }
+    for setting in SETTINGS:
+        shoot(setting, mocap, work)
+    # The mean pose looks for the run of S1+S2, which must not be in the making beside it.
+    for methods in (set(METHODS) - {"mean_pose"}, {"mean_pose"}):
+        todo = [
+            (method, setting, seed)
+            for setting in SETTINGS
+            for seed in (SEEDS if setting == HEADLINE else SEEDS[:1])
+            for method in METHODS
+            if method in methods and (method in TRAINED or seed == SEEDS[0])
+        ]
+        todo = [row for row in todo if row not in known]
+        with ProcessPoolExecutor(
+            jobs, get_context("spawn"), torch.set_num_threads, (1,)
+        ) as processes:
+            rows = [processes.submit(run, *row, mocap, work, results) for row in todo]
+            for row in as_completed(rows):
+                print(json.dumps(row.result()), flush=True)
+
+
+def overview(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown, one line per method: N-MPJPE / PA-MPJPE in every setting."""
+    groups = _groups(rows)
+    lines = [["N-MPJPE / PA-MPJPE, mm", *SETTINGS], ["---"] + ["---:"] * len(SETTINGS)]
+    for method in METHODS:
+        cells = []
+        for setting in SETTINGS:
+            seeds = groups.get((setting, method, 1.0), {}).values()
+            figures = [
+                _mean([row[name] for row in seeds], 1) for name in ("n_mpjpe_mm", "pa_mpjpe_mm")
+            ]
+            cells.append(" / ".join(figures))
+        lines.append([method, *cells])
+    return _markdown(lines)
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown, one line per setting, method and length: mean over seeds, and their spread."""
-    groups: dict[tuple, dict[int, Mapping[str, Any]]] = {}
-    for row in rows:
-        key = row["setting"], row["method"], row.get("steps_scale", 1.0)
-        groups.setdefault(key, {})[row["seed"]] = row  # a later row replaces an earlier one
+    groups = _groups(rows)
     settings, methods = list(SETTINGS), list(METHODS)
     order = sorted(groups, key=lambda key: (settings.index(key[0]), methods.index(key[1]), key[2]))
     scaled = any(scale != 1.0 for _, _, scale in groups)
@@ -493,6 +540,19 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         length = [f"x {scale:g}"] if scaled else []
         lines.append([setting, method, *length, *cells, str(len(seeds))])
+    return _markdown(lines)
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[tuple, dict[int, Mapping[str, Any]]]:
+    """Rows by setting, method and length, and therein by seed."""
+    groups: dict[tuple, dict[int, Mapping[str, Any]]] = {}
+    for row in rows:
+        key = row["setting"], row["method"], row.get("steps_scale", 1.0)
+        groups.setdefault(key, {})[row["seed"]] = row  # a later row replaces an earlier one
+    return groups
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -552,14 +612,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     one.add_argument("method", choices=tuple(METHODS))
     one.add_argument("setting", choices=tuple(SETTINGS))
     one.add_argument("--seed", type=int, default=0, metavar="N", help="of the training")
-    one.add_argument("--data", type=Path, default=MOCAP, metavar="NPZ", help="motion capture")
-    one.add_argument("--work", type=Path, default=ROOT / "runs" / "ptz", metavar="DIR")
     one.add_argument(
         "--steps-scale", type=float, default=1.0, metavar="F", help="factor on all steps"
     )
+    every = commands.add_parser("all", help="append every row of the table that is missing")
+    every.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
     show = commands.add_parser("table", help="print the rows as Markdown")
     show.add_argument("--steps", action="store_true", help="with the runs of another length")
-    for command in (one, show):
+    for command in (one, every):
+        command.add_argument("--data", type=Path, default=MOCAP, metavar="NPZ", help="motion")
+        command.add_argument("--work", type=Path, default=ROOT / "runs" / "ptz", metavar="DIR")
+    for command in (one, every, show):
         command.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     args = parser.parse_args(argv)
     try:
@@ -569,9 +632,17 @@ def main(argv: Sequence[str] | None = None) -> None:
                 args.steps_scale,
             )  # fmt: skip
             print(f"\n{json.dumps(row)}\n\n{table([row])}")
+        elif args.command == "all":
+            run_all(args.jobs, args.data, args.work, args.results)
         else:
-            names = ["ptz.jsonl", *(["ptz_steps.jsonl"] if args.steps else [])]
-            print(table([row for name in names for row in _read_rows(args.results / name)]))
+            rows = _read_rows(args.results / "ptz.jsonl")
+            if args.steps:
+                longer = _read_rows(args.results / "ptz_steps.jsonl")
+                varied = {(row["setting"], row["method"]) for row in longer}
+                rows = [row for row in rows if (row["setting"], row["method"]) in varied]
+                print(table(rows + longer))
+            else:
+                print(f"{overview(rows)}\n\n{table(rows)}")
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"ptz.py: {error}")
     except train.Interrupted:

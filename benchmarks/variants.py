@@ -1,6 +1,6 @@
 """Accuracy of the paper's variants on the embedded session, over seeds.
 
-    python -m benchmarks.variants                      # 3 variants x 3 seeds, about half an hour
+    python -m benchmarks.variants --jobs 2             # 3 variants x 3 seeds, about half an hour
     python -m benchmarks.variants --config configs/demo.yaml --seeds 0 1 2 --out runs/variants
 
 Every variant runs the same schedule for the same number of steps; a term that the variant does
@@ -15,6 +15,8 @@ import json
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +45,23 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(configs.VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/variants"))
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_intermixed_args()
-    results = {
-        variant: [run(args.config, variant, seed, args.overrides, args.out) for seed in args.seeds]
+    todo = [
+        (args.config, variant, seed, args.overrides, args.out)
         for variant in args.variants
-    }
+        for seed in args.seeds
+    ]
+    threads = max(1, torch.get_num_threads() // args.jobs)
+    with ProcessPoolExecutor(
+        args.jobs, get_context("spawn"), torch.set_num_threads, (threads,)
+    ) as processes:
+        found = iter(list(processes.map(run, *zip(*todo, strict=True))))
+    results = {variant: [next(found) for _ in args.seeds] for variant in args.variants}
     summary = {
-        "machine": f"{platform.processor() or platform.machine()}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": f"{platform.processor() or platform.machine()}, {threads} threads a run, "
+        f"torch {torch.__version__}",
         "seeds": args.seeds,
         "results": results,
     }

@@ -35,13 +35,16 @@ class DataConfig:
 
     train: list[str] = field(default_factory=list)  # globs, from where the program is started
     test: list[str] = field(default_factory=list)
-    target: str = "none"  # row of TARGETS, for the term `imitation`
+    target: str = "none"  # row of TARGETS, for the terms `imitation` and `consensus`
+    window_s: float = 2.0  # closed_form: seconds in which cameras keep their relative rotations
     simulate: SimulateConfig | None = None  # film a session into RUN/session, and read that
     shards: str | None = None  # folder for copies, to train on more than fits into memory
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
             raise unknown("data.target", self.target, TARGETS)
+        if not 0 <= self.window_s < math.inf:
+            raise ValueError(f"data.window_s must not be negative, got {self.window_s}")
         if self.simulate is None and not self.train:
             raise ValueError("data.train names no recordings and data.simulate films none")
         if self.simulate is not None and (self.train or self.test):
@@ -126,6 +129,10 @@ class Config:
                 raise unknown("fusion.never", name, sorted(known))
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
+        if not self.checkpoint_seconds >= 0:
+            raise ValueError(
+                f"checkpoint_seconds must not be negative, got {self.checkpoint_seconds}"
+            )
         if not self.schedule:
             raise ValueError("schedule needs at least one phase")
         for phase in self.schedule:
@@ -176,7 +183,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
             key, equals, value = override.partition("=")
             if not equals:
                 raise ValueError(f"{override!r} is not of the form key=value")
-            OmegaConf.update(given, key, yaml.safe_load(value))
+            try:
+                OmegaConf.update(given, key, yaml.safe_load(value))
+            except IndexError as error:
+                raise ValueError(f"{key}: there is no such entry in the list") from error
         for split in ("train", "test") if OmegaConf.is_dict(given) else ():
             if isinstance(glob := OmegaConf.select(given, f"data.{split}"), str):
                 OmegaConf.update(given, f"data.{split}", [glob])  # one glob needs no brackets
@@ -184,7 +194,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     except OmegaConfBaseException as error:
         message = str(error).partition("\n")[0]
         raise ValueError(": ".join(filter(None, (str(path), error.full_key, message)))) from error
-    except (yaml.YAMLError, ValueError, TypeError, IndexError, OSError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     return config
 

@@ -13,19 +13,26 @@ Examples:
     python -m canonlift.convert human36m h36m/ --detections data_2d_h36m_cpn_ft_h36m_dbb.npz \
         --cameras h36m_dataset.py --out data/human36m
 
+    # Detections moved to where a data set defines its joints, learned from its training takes:
+    python -m canonlift.convert morph data/human36m --pairs 'data/human36m/train_*.npz' \
+        --out data/human36m_morphed
+
 `python -m canonlift.convert FORMAT --help` explains the options of a format.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from canonlift.data import openpose
+from canonlift.data import morphing, openpose
 from canonlift.data.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
 from canonlift.data.datasets.layouts import LAYOUTS
 from canonlift.data.recording import Recording, save
+from canonlift.data.session import expand, read_one
+from canonlift.skeleton import SKELETONS
 
 
 class Reader(NamedTuple):
@@ -97,6 +104,37 @@ def _run_openpose(args: argparse.Namespace) -> None:
     recording, report = openpose.read(args.cameras, args.fps, args.body, args.rig)
     save(recording, args.out)
     print("\n".join([*describe(recording), *report, f"wrote {args.out}"]))
+
+
+def _add_morph(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="DIR", help="folder of the recordings to move")
+    parser.add_argument(
+        "--pairs",
+        nargs="+",
+        required=True,
+        metavar="GLOB",
+        help="recordings to learn from, which hold keypoints_true; never those of the test",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to write them into"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="write though it is not empty")
+    parser.add_argument("--skeleton", choices=tuple(SKELETONS), default="h36m17")
+    parser.add_argument("--steps", type=int, default=3000, help="of training (default: 3000)")
+
+
+def _run_morph(args: argparse.Namespace) -> None:
+    paths = expand([f"{escape(str(args.path))}/*.npz"])
+    joints = SKELETONS[args.skeleton]
+    pairs = expand(args.pairs)
+
+    def takes() -> Iterator[tuple[str, Recording]]:
+        print(f"learning from the paired 2D of {len(pairs)} recordings", flush=True)
+        network = morphing.fit([read_one(path, joints) for path in pairs], args.steps)
+        for path in paths:
+            yield path.stem, morphing.apply(network, read_one(path, joints))
+
+    _write_takes(takes(), args.out, args.overwrite)
 
 
 def _data_set(
@@ -259,6 +297,13 @@ READERS: Mapping[str, Reader] = {
         canonpose.read,
         "detections.pickle, alphapose_2d3dgt_img_h36m.pickle or the like",
         {"layout": _LAYOUT, "fps": _FPS},
+    ),
+    "morph": Reader(
+        "Recordings of which the detector sees joints elsewhere than a data set defines them: a "
+        "network from 2D to 2D learns the difference from pairs of detected and annotated 2D, as "
+        "CanonPose and CVSF do for Human3.6M. It reads 2D truth and no 3D; results.json says so.",
+        _add_morph,
+        _run_morph,
     ),
 }
 

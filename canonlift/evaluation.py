@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 import warnings
 import zipfile
@@ -28,22 +29,30 @@ METHODS = ("canonlift", "mean_pose", "flat")
 
 
 def evaluate(
-    model: Model, paths: Sequence[Path], out: Path, run: Path, n_drawn: int = 1
+    model: Model,
+    paths: Sequence[Path],
+    out: Path,
+    run: Path,
+    n_drawn: int = 1,
+    group_by: str | None = None,
 ) -> dict[str, Any]:
     """Write `predictions.npz`, `results.json` and `figures/` for recordings; return the results.
 
     Recordings without ground truth are predicted all the same; without any, the results hold no
     `metrics`. The course of the training is drawn from `run`, and the first `n_drawn` recordings.
+    Recordings in whose names the regular expression `group_by` finds the same are also reported
+    together, as the actions of Human3.6M are.
 
     Raises:
         FileNotFoundError: if there are no recordings.
-        ValueError: naming the file that cannot serve.
+        ValueError: naming the file that cannot serve, or that `group_by` says nothing of.
     """
     if not paths:
         raise FileNotFoundError("no recordings to evaluate; see data.test or --recordings")
-    scores = Scores(model)
+    names = unique_names(paths)
+    scores = Scores(model, group_names(names, group_by) if group_by else {})
     with PredictionFile(out / "predictions.npz") as file:
-        for path, name in zip(paths, unique_names(paths), strict=True):
+        for path, name in zip(paths, names, strict=True):
             recording = read_one(path, model.joints)
             prediction = predict(model, recording)
             file.add(name, prediction)
@@ -119,20 +128,23 @@ class PredictionFile:
 class Scores:
     """Running errors over recordings, and the results made of them."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, groups: Mapping[str, str] | None = None) -> None:
         self.model = model
+        self.groups = groups or {}  # recording -> what it is reported with
         self.frames: dict[str, int] = {}
         self.poses: dict[str, dict[str, metrics.JointErrors]] = {}
         self.joints: list[metrics.RefinementErrors] = []
         self.gaps: list[tuple[Tensor, Tensor]] = []
         self.seconds, self.lifted = 0.0, 0
         self.n_views = self.unobserved = self.joints_filmed = 0
+        self.processing: set[str] = set()
 
     def add(self, name: str, recording: Recording, prediction: Prediction) -> None:
         """Count one recording."""
         self.frames[name] = recording.n_frames
         self.n_views = max(self.n_views, len(recording.views))
         self.unobserved += int((recording.confidence == 0).sum())
+        self.processing |= {recording.processing or "as detected"}
         self.joints_filmed += recording.confidence.size
         self._time(to_views(recording))
         if len(recording.views) > 1:
@@ -154,25 +166,21 @@ class Scores:
         results: dict[str, Any] = {"protocol": self._protocol()}
         if self.poses:
             pooled = {
-                method: metrics.JointErrors(
-                    *(
-                        torch.cat(x)
-                        for x in zip(*(e[method] for e in self.poses.values()), strict=True)
-                    )
-                )
-                for method in METHODS
+                method: _pool([e[method] for e in self.poses.values()]) for method in METHODS
             }
             results["metrics"] = metrics.summary(pooled["canonlift"])
             results["baselines"] = {name: metrics.summary(pooled[name]) for name in METHODS[1:]}
             per_joint = [errors.nanmean(0).tolist() for errors in pooled["canonlift"]]
             results["per_joint"] = {
-                joint: {"n_mpjpe_mm": n, "pa_mpjpe_mm": pa}
-                for joint, n, pa in zip(self.model.joints, *per_joint, strict=True)
+                joint: {"n_mpjpe_mm": n, "pa_mpjpe_mm": pa, "mpjpe_mm": plain}
+                for joint, n, pa, plain in zip(self.model.joints, *per_joint, strict=True)
             }
             results["per_recording"] = {
                 name: {"frames": self.frames[name], **metrics.summary(errors["canonlift"])}
                 for name, errors in self.poses.items()
             }
+            if self.groups:
+                results |= self._per_group()
         if self.joints:
             pooled_2d = metrics.RefinementErrors(
                 *(torch.cat(x) for x in zip(*self.joints, strict=True))
@@ -188,6 +196,20 @@ class Scores:
         results["train_seconds"] = self.model.train_seconds
         results["frames_per_second"] = self.lifted / self.seconds
         return results
+
+    def _per_group(self) -> dict[str, Any]:
+        """Metrics of each group, all poses in it alike, and their mean, all groups alike."""
+        members: dict[str, list[str]] = {}
+        for name in self.poses:
+            members.setdefault(self.groups[name], []).append(name)
+        groups = {
+            group: {"frames": sum(self.frames[name] for name in names)}
+            | metrics.summary(_pool([self.poses[name]["canonlift"] for name in names]))
+            for group, names in sorted(members.items())
+        }
+        figures = [key for key in next(iter(groups.values())) if key != "frames"]
+        mean = {key: float(np.mean([row[key] for row in groups.values()])) for key in figures}
+        return {"per_group": groups, "mean_over_groups": mean}
 
     def _time(self, views: Views) -> None:
         """Time the lifter on single views, warm, at most 8192 of them."""
@@ -215,7 +237,8 @@ class Scores:
             "input": "one view at a time",
             "frame": "camera axes",
             "alignment": "N-MPJPE, N-PCK, AUC: root-relative, least-squares scale per pose; "
-            "PA-MPJPE: similarity without reflection per pose",
+            "PA-MPJPE: similarity without reflection per pose; MPJPE: root-relative, one "
+            "least-squares scale per recording",
             "root_joint": "counted, with error 0 in N-MPJPE, N-PCK and AUC",
             "baselines": "flat: detected 2D with depth 0, unobserved joints at the root; "
             "mean_pose: mean lifted training pose, the same for every view",
@@ -223,6 +246,7 @@ class Scores:
             "jdr": "within half of the head size (thorax to head, at the person's scale)",
             "unsure": f"confidence below {config.fusion.threshold}",
             "units": "mm, px, %",
+            "keypoints": sorted(self.processing),
             "recordings": len(self.frames),
             "frames": sum(self.frames.values()),
             "poses": poses,
@@ -231,6 +255,29 @@ class Scores:
             "variant": config.variant,
             "target": config.data.target,
         }
+
+
+def group_names(names: Sequence[str], pattern: str) -> dict[str, str]:
+    """What a regular expression finds in each name: its first group, or all that it matches.
+
+    Raises:
+        ValueError: if it is none, or finds nothing in some name.
+    """
+    try:
+        found = {name: re.search(pattern, name) for name in names}
+    except re.error as error:
+        raise ValueError(f"--group-by {pattern!r} is no regular expression: {error}") from error
+    lost = [name for name, match in found.items() if match is None]
+    if lost:
+        raise ValueError(
+            f"--group-by {pattern!r} finds nothing in {len(lost)} of {len(names)} names, such as "
+            f"{lost[0]}"
+        )
+    return {name: (*match.groups(), match[0])[0] for name, match in found.items() if match}
+
+
+def _pool(errors: Sequence[metrics.JointErrors]) -> metrics.JointErrors:
+    return metrics.JointErrors(*(torch.cat(parts) for parts in zip(*errors, strict=True)))
 
 
 def pose_errors(
@@ -248,7 +295,8 @@ def pose_errors(
         "flat": flat,
     }
     root = model.joints.index(skeleton.ROOT)
-    return {name: metrics.joint_errors(pose, truth, root) for name, pose in poses.items()}
+    sized = {name: metrics.in_one_size(pose, truth, root) for name, pose in poses.items()}
+    return {name: metrics.joint_errors(pose, truth, root) for name, pose in sized.items()}
 
 
 def refinement_errors(
@@ -328,15 +376,13 @@ def table(results: Mapping[str, Any]) -> str:
     """The results as a table to print; empty where nothing could be compared."""
     lines = []
     if "metrics" in results:
-        lines.append(f"{'':24}{'N-MPJPE':>9}{'PA-MPJPE':>10}{'N-PCK':>8}{'AUC':>7}")
         rows = {"canonlift, from one view": results["metrics"]}
         rows["mean pose"] = results["baselines"]["mean_pose"]
         rows["flat (depth 0)"] = results["baselines"]["flat"]
-        for name, row in rows.items():
-            lines.append(
-                f"{name:24}{row['n_mpjpe_mm']:6.1f} mm{row['pa_mpjpe_mm']:7.1f} mm"
-                f"{row['n_pck_150']:6.1f} %{row['auc']:7.1f}"
-            )
+        lines += _pose_table(rows)
+    if "per_group" in results:
+        rows = results["per_group"] | {"mean of these": results["mean_over_groups"]}
+        lines += ["", *_pose_table(rows)]
     if "refinement" in results:
         r = results["refinement"]
         lines += [
@@ -355,6 +401,17 @@ def table(results: Mapping[str, Any]) -> str:
             f"detections in their own view, {gap['other_views_pct']:.1f} % in the others.",
         ]
     return "\n".join(lines)
+
+
+def _pose_table(rows: Mapping[str, Mapping[str, float | int]]) -> list[str]:
+    width = max(map(len, rows))
+    lines = [f"{'':{width}}{'N-MPJPE':>9}{'PA-MPJPE':>10}{'MPJPE':>10}{'N-PCK':>8}{'AUC':>7}"]
+    for name, row in rows.items():
+        lines.append(
+            f"{name:{width}}{row['n_mpjpe_mm']:6.1f} mm{row['pa_mpjpe_mm']:7.1f} mm"
+            f"{row['mpjpe_mm']:7.1f} mm{row['n_pck_150']:6.1f} %{row['auc']:7.1f}"
+        )
+    return lines
 
 
 def _or_dash(error_px: float) -> str:

@@ -40,6 +40,11 @@ class FusionConfig:
         for name in ("resolution", "extent", "joint_sigma", "line_sigma"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"fusion.{name} must be positive, got {getattr(self, name)}")
+        if not (self.threshold >= 0 and self.smallest_sine >= 0):
+            raise ValueError(
+                "fusion.threshold and fusion.smallest_sine must not be negative, got "
+                f"{self.threshold} and {self.smallest_sine}"
+            )
 
 
 Method = Callable[

@@ -57,7 +57,7 @@ class Lifter(nn.Module):
         self.head = ROTATIONS[config.rotation]
         width = config.width
         self.encode = nn.Sequential(
-            nn.Linear(3 * n_joints, width), nn.LeakyReLU(), Residual(width)
+            nn.Linear(3 * n_joints, width), nn.LeakyReLU(inplace=True), Residual(width)
         )
         self.pose = nn.Sequential(Residual(width), Residual(width), nn.Linear(width, 3 * n_joints))
         self.rotation = nn.Sequential(
@@ -68,14 +68,24 @@ class Lifter(nn.Module):
 
     def forward(self, views: Views) -> Lifted:
         """Lift each view; views with nothing observed get some finite answer."""
-        n_samples, n_views, n_joints, _ = views.keypoints.shape
+        code = self._encode(views)
+        rotation = self.rotation(code).to(views.keypoints.dtype)
+        return Lifted(self._pose(code, views), self.head.to_matrix(rotation))
+
+    def poses(self, views: Views) -> Float[Tensor, "B V J 3"]:
+        """The poses of `forward` alone: the rotations are four tenths of its work."""
+        return self._pose(self._encode(views), views)
+
+    def _encode(self, views: Views) -> Float[Tensor, "B V width"]:
         keypoints = unit_scale(views.keypoints, views.observed)
         keypoints = torch.where(views.observed[..., None], keypoints, 0.0)
         seen = torch.cat([keypoints, views.confidence[..., None]], dim=-1)
-        code = self.encode(seen.flatten(-2))
-        pose = self.pose(code).view(n_samples, n_views, n_joints, 3)
-        pose = pose - pose[:, :, self.root : self.root + 1]
-        return Lifted(pose, self.head.to_matrix(self.rotation(code)))
+        return self.encode(seen.flatten(-2))
+
+    def _pose(self, code: Float[Tensor, "B V width"], views: Views) -> Float[Tensor, "B V J 3"]:
+        # Under autocast the network may be less precise than what is computed from it.
+        pose = self.pose(code).to(views.keypoints.dtype).unflatten(-1, (-1, 3))
+        return pose - pose[:, :, self.root : self.root + 1]
 
     @torch.no_grad()
     def mirror(self) -> None:
@@ -99,7 +109,10 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(width, width), nn.LeakyReLU(), nn.Linear(width, width), nn.LeakyReLU()
+            nn.Linear(width, width),
+            nn.LeakyReLU(inplace=True),  # its own result is all that its gradient needs
+            nn.Linear(width, width),
+            nn.LeakyReLU(inplace=True),
         )
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from canonlift import parallel
-from canonlift.geometry.scale import norm, orthographic, unit_scale
+from canonlift.geometry.scale import norm, unit_scale
 from canonlift.types import Lifted, Target, Views
 
 
@@ -20,10 +20,8 @@ def reprojection(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
 
     With views as detected this is `rep`; with repaired views, `ref-rep`.
     """
-    seen = orthographic(lifted.in_every_camera)
-    gap = unit_scale(views.keypoints[:, None], views.observed[:, None]) - unit_scale(
-        seen, views.observed[:, None]
-    )
+    seen = unit_scale(lifted.in_every_image, views.observed[:, None])
+    gap = unit_scale(views.keypoints, views.observed)[:, None] - seen
     from_seen_view = views.observed.any(-1)[:, :, None, None]  # an empty view lifts to nothing
     weight = views.confidence[:, None] * from_seen_view
     return _mean(gap.abs().sum(-1), weight)
@@ -39,19 +37,17 @@ def refinement(views: Views, fused: Views) -> Float[Tensor, ""]:
     return _mean(gap.abs().sum(-1), views.confidence)
 
 
-def consistency_3d(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
+def consistency_3d(views: Views, pose: Float[Tensor, "B V J 3"]) -> Float[Tensor, ""]:
     """L1 distance between the canonical poses lifted from any two views (CVSF, Eq. 6).
 
     Poses are brought to unit norm first. Reprojection does not see their scale, so as printed
     the loss could be made zero by shrinking every pose to a point.
     """
-    n_views, n_joints = lifted.pose.shape[1:3]
-    everything = torch.ones_like(lifted.pose[..., 0], dtype=torch.bool)
-    pose = unit_scale(lifted.pose, everything)
-    gap = (pose[:, :, None] - pose[:, None]).abs().sum(-1)
+    n_joints = pose.shape[-2]
+    points = unit_scale(pose, torch.ones_like(pose[..., 0], dtype=torch.bool)).flatten(-2)
+    gap = torch.cdist(points, points, p=1.0) / n_joints
     seen = views.observed.any(-1)
-    both = (seen[:, :, None] & seen[:, None])[..., None]
-    return _mean(gap, both.to(gap.dtype).expand_as(gap))
+    return _mean(gap, (seen[:, :, None] & seen[:, None]).to(gap.dtype))
 
 
 def imitation(views: Views, target: Target | None, lifted: Lifted) -> Float[Tensor, ""]:

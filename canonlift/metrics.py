@@ -24,25 +24,20 @@ class JointErrors(NamedTuple):
 
     n_mpjpe: Float[Tensor, "N J"]  # root-relative, one scale per pose
     pa_mpjpe: Float[Tensor, "N J"]  # after the best similarity per pose, never a mirror
+    mpjpe: Float[Tensor, "N J"]  # root-relative, in the size that was given
 
 
 def joint_errors(
     pose: Float[Tensor, "N J 3"], truth: Float[Tensor, "N J 3"], root: int
 ) -> JointErrors:
-    """Compare poses of arbitrary size with true ones.
+    """Compare poses with true ones; all but `mpjpe` take them in any size.
 
     N-MPJPE scales each pose by the factor that is best in least squares (Rhodin et al. 2018).
     """
-    known = truth.isfinite().all(-1) & pose.isfinite().all(-1)
-    known &= known[:, root : root + 1] & (known.sum(-1, keepdim=True) >= 3)
+    pose, truth, known = _rooted(pose, truth, root)
     weight = known.to(truth.dtype)
-    truth = torch.where(known[..., None], truth - truth[:, root : root + 1], 0.0)
-    pose = torch.where(known[..., None], pose - pose[:, root : root + 1], 0.0)
-
-    # Never negative: that would turn a pose inside out, and forgive a mirrored one.
-    scale = (pose * truth).sum((-2, -1)).clamp_min(0.0)
-    scale = scale / pose.square().sum((-2, -1)).clamp_min(1e-24)
-    normalised = (scale[:, None, None] * pose - truth).norm(dim=-1)
+    normalised = (_scale(pose, truth, (-2, -1)) * pose - truth).norm(dim=-1)
+    given = (pose - truth).norm(dim=-1)
 
     # A pose that has collapsed to a point can only be moved: it gets no credit for that.
     centre = (weight[..., None] * truth).sum(-2, keepdim=True)
@@ -52,9 +47,39 @@ def joint_errors(
     if usable.any():
         move = align_similarity(pose[usable], truth[usable], weight[usable])
         aligned[usable] = (move(pose[usable]) - truth[usable]).norm(dim=-1)
-    return JointErrors(
-        normalised.masked_fill(~known, torch.nan), aligned.masked_fill(~known, torch.nan)
-    )
+    return JointErrors(*(x.masked_fill(~known, torch.nan) for x in (normalised, aligned, given)))
+
+
+def in_one_size(
+    pose: Float[Tensor, "N J 3"], truth: Float[Tensor, "N J 3"], root: int
+) -> Float[Tensor, "N J 3"]:
+    """Poses of one person in the unit of the truth, all scaled by the one best factor.
+
+    An uncalibrated camera does not know how tall a person is, but it is always the same person.
+    """
+    return _scale(*_rooted(pose, truth, root)[:2], (-3, -2, -1)) * pose
+
+
+def _rooted(
+    pose: Float[Tensor, "N J 3"], truth: Float[Tensor, "N J 3"], root: int
+) -> tuple[Float[Tensor, "N J 3"], Float[Tensor, "N J 3"], Bool[Tensor, "N J"]]:
+    """Both relative to the root, 0 where a joint does not count, and where it does."""
+    known = truth.isfinite().all(-1) & pose.isfinite().all(-1)
+    known &= known[:, root : root + 1] & (known.sum(-1, keepdim=True) >= 3)
+    truth = torch.where(known[..., None], truth - truth[:, root : root + 1], 0.0)
+    pose = torch.where(known[..., None], pose - pose[:, root : root + 1], 0.0)
+    return pose, truth, known
+
+
+def _scale(
+    pose: Float[Tensor, "N J 3"], truth: Float[Tensor, "N J 3"], over: tuple[int, ...]
+) -> Float[Tensor, "*shape"]:
+    """Factor on poses that is best in least squares over some axes.
+
+    Never negative: that would turn a pose inside out, and forgive a mirrored one.
+    """
+    fit = (pose * truth).sum(over, keepdim=True).clamp_min(0.0)
+    return fit / pose.square().sum(over, keepdim=True).clamp_min(1e-24)
 
 
 def summary(errors_mm: JointErrors) -> dict[str, float]:
@@ -65,6 +90,7 @@ def summary(errors_mm: JointErrors) -> dict[str, float]:
     return {
         "n_mpjpe_mm": float(known.mean()),
         "pa_mpjpe_mm": float(errors_mm.pa_mpjpe.nanmean()),
+        "mpjpe_mm": float(errors_mm.mpjpe.nanmean()),
         "n_pck_150": float(100 * (known <= 150).to(known.dtype).mean()),
         "auc": float(100 * within.mean()),
     }

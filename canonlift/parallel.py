@@ -145,13 +145,13 @@ def wait() -> None:
         dist.barrier(group=_patient[0])
 
 
-def highest(number: int) -> int:
-    """The highest of the processes' numbers, in all of them."""
+def highest(*numbers: int) -> tuple[int, ...]:
+    """The highest of what the processes give for each number, in all of them."""
     if not dist.is_initialized():
-        return number
-    box = torch.tensor(number)  # on the CPU, so that no GPU is waited for
+        return numbers
+    box = torch.tensor(numbers)  # on the CPU, so that no GPU is waited for
     dist.all_reduce(box, dist.ReduceOp.MAX)
-    return int(box)
+    return tuple(box.tolist())
 
 
 def let_first_speak(seconds: float = 5.0) -> None:

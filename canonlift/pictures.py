@@ -300,16 +300,7 @@ def fusion(
     if len(maps.joint) != 1:
         raise ValueError(f"a picture shows one joint, but these are the maps of {len(maps.joint)}")
     maps = Maps(*(part.detach().cpu() for part in tuple(maps)))
-    parts = []
-    if maps.joint_height > 0:
-        alone = maps._replace(line_height=0 * maps.line_height)
-        parts.append(("detected", maps.joint_height.item(), alone))
-    for source, height in enumerate(maps.line_height[0].tolist()):
-        if height > 0:
-            only = maps.line_height * (torch.arange(len(views)) == source)
-            alone = maps._replace(joint_height=0 * maps.joint_height, line_height=only)
-            parts.append((_short(views[source]), height, alone))
-
+    parts = _parts(maps, views)
     n_columns = (len(parts) + 1) // 2
     width = min(WIDTH, 2.2 * (n_columns + 2.4))
     figure = _figure((width, 2.2 * width / (n_columns + 2.6) + 1.05), title)
@@ -337,6 +328,20 @@ def fusion(
             total.plot(*point, label=name, zorder=5, **style)
     figure.legend(**_BELOW)
     return save(figure, path)
+
+
+def _parts(maps: Maps, views: Sequence[str]) -> list[tuple[str, float, Maps]]:
+    """Name and height of each part of one joint's map, and the map of it alone."""
+    parts = []
+    if maps.joint_height > 0:
+        alone = maps._replace(line_height=0 * maps.line_height)
+        parts.append(("detected", maps.joint_height.item(), alone))
+    for source, height in enumerate(maps.line_height[0].tolist()):
+        if height > 0:
+            only = maps.line_height * (torch.arange(len(views)) == source)
+            alone = maps._replace(joint_height=0 * maps.joint_height, line_height=only)
+            parts.append((_short(views[source]), height, alone))
+    return parts
 
 
 def losses(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "Losses") -> Path:

@@ -33,6 +33,11 @@ class Progress:
         self.window_count += 1
         return self.window_count >= criterion.window and self.close_window(criterion.tolerance)
 
+    def steps_to_window(self, phase: configs.PhaseConfig) -> int:
+        """Steps until a window or the phase ends: no decision is due before."""
+        window = phase.convergence.window - self.window_count
+        return min(window, phase.steps - self.step)
+
     def close_window(self, tolerance: float = 0.0) -> bool:
         """End the window; True if it is the best yet."""
         mean = self.window_sum / self.window_count
@@ -186,6 +191,13 @@ def _load_weights(lifter: Lifter, config: configs.Config) -> None:
 
 
 def _optimiser(lifter: Lifter, phase: configs.PhaseConfig) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
+    """An Adam that stands still, on the device, while its `found_inf` is 1.
+
+    The attribute is how torch's GradScaler halts a fused optimiser. Here it is the loss that may
+    not be finite: the program reads it only some steps later, and wants the weights as they were.
+    """
+    optimiser = torch.optim.Adam(
         lifter.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
     )
+    optimiser.found_inf = torch.zeros((), device=next(lifter.parameters()).device)
+    return optimiser

@@ -99,9 +99,14 @@ def conversion(
     rows = {name: _row(name, tuple(source)) for name in target}
     missing = [name for name, row in rows.items() if row is None]
     if missing:
+        able = [
+            name
+            for name, joints in SKELETONS.items()
+            if all(_row(joint, tuple(source)) is not None for joint in joints)
+        ]
+        remedy = f"set skeleton: {' or '.join(able)}" if able else "no skeleton can do without"
         raise ValueError(
-            f"cannot make {', '.join(missing)} of the joints {', '.join(source)}; "
-            f"choose a skeleton without them ({', '.join(SKELETONS)})"
+            f"cannot make {', '.join(missing)} of the joints {', '.join(source)}; {remedy}"
         )
     return np.stack([row for row in rows.values() if row is not None])
 

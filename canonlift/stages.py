@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jaxtyping import Float
+from torch import Tensor
+
 from canonlift.fusion import FusionConfig, fuse
 from canonlift.lifter import Lifter
 from canonlift.types import Lifted, Views
@@ -29,9 +32,9 @@ class FusePass(LiftPass):
 
 @dataclass(frozen=True, eq=False)
 class ReliftPass(FusePass):
-    """And the repaired ones lifted again."""
+    """And the repaired ones lifted again, to poses: no loss reads their rotations."""
 
-    relifted: Lifted
+    relifted: Float[Tensor, "B V J 3"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def lift_and_fuse(lifter: Lifter, repair: Repair, views: Views) -> FusePass:
 def lift_fuse_relift(lifter: Lifter, repair: Repair, views: Views) -> ReliftPass:
     """Step 2 of CVSF: lift the repaired detections with the same weights."""
     first = lift_and_fuse(lifter, repair, views)
-    return ReliftPass(first.views, first.lifted, first.fused, lifter(first.fused))
+    return ReliftPass(first.views, first.lifted, first.fused, lifter.poses(first.fused))
 
 
 STAGES: Mapping[str, Stage] = {

@@ -8,6 +8,7 @@ A trailing 2 is (x right, y down) in the image. A trailing 3 adds z, away from t
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -73,7 +74,7 @@ class Views:
             None if self.target is None else self.target.to(*args),
         )
 
-    @property
+    @cached_property
     def observed(self) -> Bool[Tensor, "B V J"]:
         """Which joints were seen at all."""
         return self.confidence > 0
@@ -99,3 +100,8 @@ class Lifted:
     def in_every_camera(self) -> Float[Tensor, "B V V J 3"]:
         """Pose of view u (first V) turned into camera v (second V)."""
         return torch.einsum("bvrc,bujc->buvjr", self.rotation, self.pose)
+
+    @property
+    def in_every_image(self) -> Float[Tensor, "B V V J 2"]:
+        """`in_every_camera` without the depth, which is not computed (CVSF, Eq. 1)."""
+        return torch.einsum("bvrc,bujc->buvjr", self.rotation[:, :, :2], self.pose)

@@ -261,6 +261,46 @@ def test_closed_form_takes_each_sample_by_itself_and_in_blocks():
     assert_close(targets.closed_form(views[3:4], H36M17).trust, together.trust[3:4])
 
 
+def test_a_window_knows_better_than_an_instant():
+    recording = filmed(n_frames=120)
+    views = to_views(recording)
+    seen = views.observed.any(-1)
+    truth = torch.from_numpy(recording.pose3d).double()
+    truth = (truth - truth[:, :, :1])[seen]
+
+    def error(target):
+        """In camera axes, in any size: wrong orientations count too."""
+        pose = target.pose.double()[seen]
+        scale = (pose * truth).sum((1, 2)) / pose.square().sum((1, 2))
+        return (scale[:, None, None] * pose - truth).norm(dim=-1).mean()
+
+    instants, windows = (targets.closed_form(views, H36M17, window) for window in (1, 40))
+    assert error(windows) < 0.75 * error(instants)
+    assert windows.trust.mean() > instants.trust.mean()
+
+
+@pytest.mark.parametrize("window", [2, 7, 20, 50])
+def test_a_window_is_worked_on_alike_in_blocks_and_cannot_be_longer_than_the_take(window):
+    views = to_views(filmed())[:23]
+    together = targets.closed_form(views, H36M17, window)
+    assert together.pose.shape == (*views.confidence.shape, 3)
+    blocks = targets.closed_form(views, H36M17, window, block=11)
+    assert_close(blocks.trust, together.trust)
+    assert_close(blocks.pose, together.pose, atol=1e-3, rtol=1e-3)
+    if window >= len(views):
+        assert_close(targets.closed_form(views, H36M17, len(views)).pose, together.pose)
+
+
+def test_the_windows_of_a_scene_without_errors_are_exact():
+    recording = filmed(error_scale=0.0, distance=(200.0, 300.0))
+    views = to_views(recording)
+    exact = torch.from_numpy(recording.keypoints_true - recording.keypoints_true[:, :, :1])
+    views = replace(views, keypoints=exact, confidence=torch.ones_like(views.confidence))
+    target = targets.closed_form(views, H36M17, window=8)
+    # The cameras follow, so they turn a little within a window.
+    assert pa_errors_mm(target.pose, recording).max() < 20
+
+
 def test_there_is_no_trust_with_fewer_than_three_views_nor_in_empty_ones():
     views = to_views(filmed())
     confidence = views.confidence.clone()

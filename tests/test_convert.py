@@ -4,13 +4,15 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from canonlift import convert, skeleton
-from canonlift.data import openpose
-from canonlift.data.recording import load
+from canonlift.data import morphing, openpose
+from canonlift.data.recording import load, save
+from canonlift.data.simulate import DetectorConfig, SimulateConfig, session
 
 
 @pytest.fixture
@@ -88,6 +90,27 @@ def test_an_error_of_ours_is_one_line_and_leaves_nothing(cameras, tmp_path, caps
     assert sorted(path.name for path in tmp_path.iterdir()) == ["left", "right"]
 
 
+def test_morphing_learns_from_pairs_and_says_so_in_what_it_writes(tmp_path, capsys):
+    exact = DetectorConfig(error_scale=0.0, leg_swap_rate=0.0, arm_swap_rate=0.0)
+    config = SimulateConfig(n_train=2, n_test=1, n_frames=40, detector=exact)
+    for name, take in session(config):
+        # The detector of this session sees every joint 5 % of the image further down.
+        save(replace(take, keypoints=take.keypoints + [0, 54]), tmp_path / "seen" / f"{name}.npz")
+    argv = ["morph", str(tmp_path / "seen"), "--pairs", str(tmp_path / "seen" / "train_*.npz"),
+            "--steps", "5", "--out", str(tmp_path / "moved")]  # fmt: skip
+    convert.main(argv)
+    assert "learning from the paired 2D of 2 recordings" in capsys.readouterr().out
+    names = ["test_00.npz", "train_00.npz", "train_01.npz"]
+    assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == names
+    seen, moved = (load(tmp_path / folder / "test_00.npz") for folder in ("seen", "moved"))
+    pairs = [load(tmp_path / "seen" / name) for name in names[1:]]
+    expected = morphing.apply(morphing.fit(pairs, steps=5), seen)
+    np.testing.assert_array_equal(moved.keypoints, expected.keypoints)
+    assert not np.allclose(moved.keypoints, seen.keypoints, equal_nan=True)
+    assert (seen.processing, moved.processing) == ("", "morphed by a network from paired 2D")
+    assert "is not empty" in refusal(capsys, argv)
+
+
 def test_shows_no_traceback(tmp_path):
     (tmp_path / "camera").mkdir()
     (tmp_path / "camera" / "0.json").write_text('{"people":\n[\n')
@@ -116,6 +139,6 @@ def test_help_lists_every_format_and_shows_commands_that_parse(capsys):
     assert all(name in said for name in convert.READERS)
     examples = said.replace("\\\n", " ").splitlines()
     commands = [line.split()[3:] for line in examples if line.strip().startswith("python -m")]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         assert isinstance(convert._parser().parse_args(command), argparse.Namespace)

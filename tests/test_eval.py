@@ -192,14 +192,14 @@ def test_any_number_of_views(model, n_views):
 
 
 def test_results_hold_every_promised_key(evaluate):
-    results = evaluate(one=take(), two=take(7, 4, seed=1))
+    results = evaluate(one=take(), two=take(7, 4, seed=1, processing="smoothed"))
     text = (evaluate.out / "results.json").read_text()
     assert json.loads(text) == results
     assert {
         "protocol", "metrics", "per_joint", "per_recording", "baselines", "refinement", "mirror",
         "train_seconds", "frames_per_second",
     } <= results.keys()  # fmt: skip
-    figures = {"n_mpjpe_mm", "pa_mpjpe_mm", "n_pck_150", "auc"}
+    figures = {"n_mpjpe_mm", "pa_mpjpe_mm", "mpjpe_mm", "n_pck_150", "auc"}
     assert results["metrics"].keys() == figures
     assert results["baselines"].keys() == {"flat", "mean_pose"}
     assert all(row.keys() == figures for row in results["baselines"].values())
@@ -215,6 +215,7 @@ def test_results_hold_every_promised_key(evaluate):
     assert protocol["joints"] == list(H36M17)
     assert {"root", "alignment", "frames", "units", "poses"} <= protocol.keys()
     assert (protocol["recordings"], protocol["frames"]) == (2, 17)
+    assert protocol["keypoints"] == ["as detected", "smoothed"]
     assert (results["mirror"], results["train_seconds"]) == (VOTE, 12.5)
     assert results["frames_per_second"] > 0
 
@@ -320,7 +321,7 @@ def test_what_was_never_seen_or_known_makes_no_numbers(evaluate):
     text = (evaluate.out / "results.json").read_text()
     results = json.loads(text, parse_constant=refuse)
     assert results["per_recording"].keys() == {"half"}
-    assert results["per_joint"]["nose"] == {"n_mpjpe_mm": None, "pa_mpjpe_mm": None}
+    assert set(results["per_joint"]["nose"].values()) == {None}
     assert results["metrics"]["n_mpjpe_mm"] > 0
 
 
@@ -336,19 +337,20 @@ def planted(model, recording, **arrays):
 
 
 def relative(pose):
-    return pose - pose[:1]
+    return pose - pose[..., :1, :]
 
 
 def errors_by_hand(pose, truth):
-    """N-MPJPE and PA-MPJPE per joint of one pose, by scipy and least squares."""
+    """N-MPJPE, PA-MPJPE and MPJPE per joint of one pose, by scipy and least squares."""
     pose, truth = relative(pose), relative(truth)
     factor, _ = nnls(pose.reshape(-1, 1), truth.ravel())  # no pose is turned inside out
     normalised = np.linalg.norm(factor * pose - truth, axis=-1)
+    given = np.linalg.norm(pose - truth, axis=-1)
     a, b = pose - pose.mean(0), truth - truth.mean(0)
     turn, _ = Rotation.align_vectors(b, a)
     turned = turn.apply(a)
     factor, _ = nnls(turned.reshape(-1, 1), b.ravel())
-    return normalised, np.linalg.norm(factor * turned - b, axis=-1)
+    return normalised, np.linalg.norm(factor * turned - b, axis=-1), given
 
 
 def test_metrics_agree_with_scipy_on_planted_predictions(model):
@@ -361,17 +363,21 @@ def test_metrics_agree_with_scipy_on_planted_predictions(model):
     results = planted(model, recording, pose=pose)
 
     def summary(poses):
-        pairs = zip(poses[seen].astype(np.float64), truth[seen], strict=True)
-        normalised, aligned = map(np.array, zip(*(errors_by_hand(*p) for p in pairs), strict=True))
+        poses = poses[seen].astype(np.float64)
+        factor, _ = nnls(relative(poses).reshape(-1, 1), relative(truth[seen]).ravel())
+        pairs = zip(factor * poses, truth[seen], strict=True)
+        errors = zip(*(errors_by_hand(*p) for p in pairs), strict=True)
+        normalised, aligned, given = map(np.array, errors)
         within = [(normalised <= t).mean() for t in range(0, 151, 5)]
         return {
             "n_mpjpe_mm": normalised.mean(),
             "pa_mpjpe_mm": aligned.mean(),
+            "mpjpe_mm": given.mean(),
             "n_pck_150": 100 * (normalised <= 150).mean(),
             "auc": 100 * np.mean(within),
-        }, (normalised.mean(0), aligned.mean(0))
+        }, (normalised.mean(0), aligned.mean(0), given.mean(0))
 
-    expected, (by_joint, by_joint_aligned) = summary(pose)
+    expected, by_joint = summary(pose)
     assert 20 < expected["n_pck_150"] < 95
     assert results["metrics"] == pytest.approx(expected, rel=1e-4)
     assert results["per_recording"]["planted"] == pytest.approx(
@@ -379,7 +385,8 @@ def test_metrics_agree_with_scipy_on_planted_predictions(model):
     )
     found = results["per_joint"]
     for j, name in enumerate(H36M17):
-        row = {"n_mpjpe_mm": by_joint[j], "pa_mpjpe_mm": by_joint_aligned[j]}
+        figures = ("n_mpjpe_mm", "pa_mpjpe_mm", "mpjpe_mm")
+        row = {key: errors[j] for key, errors in zip(figures, by_joint, strict=True)}
         assert found[name] == pytest.approx(row, rel=1e-4, abs=1e-3)
     keypoints = np.pad(to_views(recording).keypoints.numpy(), [(0, 0)] * 3 + [(0, 1)])
     mean_pose = np.broadcast_to(model.mean_pose.numpy(), pose.shape)
@@ -496,6 +503,32 @@ def test_the_table_says_what_the_results_say(evaluate):
         assert f"{row['pa_mpjpe_mm']:.1f} mm" in text
     assert f"{results['refinement']['refined_unsure_px']:.1f} px" in text
     assert evaluation.table({"protocol": {}}) == ""
+
+
+def test_groups_pool_their_poses_and_weigh_the_same(model):
+    takes = {"s9_Walk-1": take(7), "s9_Walk-2": take(9, seed=1), "s9_Sit": take(5, seed=2)}
+    groups = evaluation.group_names(list(takes), "_([A-Za-z]+)")
+    assert groups == {"s9_Walk-1": "Walk", "s9_Walk-2": "Walk", "s9_Sit": "Sit"}
+    scores, walk = evaluation.Scores(model, groups), evaluation.Scores(model)
+    for name, recording in takes.items():
+        prediction = evaluation.predict(model, recording)
+        scores.add(name, recording, prediction)
+        if groups[name] == "Walk":
+            walk.add(name, recording, prediction)
+    results = scores.results()
+    assert results["per_group"].keys() == {"Walk", "Sit"}
+    assert results["per_group"]["Walk"] == {"frames": 16} | walk.results()["metrics"]
+    mean = (results["per_group"]["Walk"]["auc"] + results["per_group"]["Sit"]["auc"]) / 2
+    assert results["mean_over_groups"]["auc"] == pytest.approx(mean)
+    assert f"{results['mean_over_groups']['pa_mpjpe_mm']:.1f} mm" in evaluation.table(results)
+
+
+def test_groups_are_what_the_expression_finds():
+    assert evaluation.group_names(["a_1", "b_1"], "[ab]") == {"a_1": "a", "b_1": "b"}
+    with pytest.raises(ValueError, match=r"finds nothing in 1 of 2 names, such as b_1"):
+        evaluation.group_names(["a_1", "b_1"], "a")
+    with pytest.raises(ValueError, match="is no regular expression"):
+        evaluation.group_names(["a_1"], "(")
 
 
 # --- the program

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import HOME, random, random_rotations, uniform
+from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 from torch.testing import assert_close
 
@@ -14,6 +15,7 @@ from canonlift.metrics import (
     PCK_THRESHOLDS_MM,
     JointErrors,
     RefinementErrors,
+    in_one_size,
     joint_errors,
     refinement_summary,
     summary,
@@ -96,13 +98,35 @@ def test_neither_size_nor_position_of_the_pose_matters(size):
     pose = truth + poses(5, 17, seed=1) / 5
     expected = joint_errors(pose, truth, ROOT)
     found = joint_errors(size * (pose + poses(5, 1, seed=2)), truth + poses(5, 1, seed=3), ROOT)
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(found[:2], expected[:2], strict=True):
         assert_close(a, b)
+
+
+def test_one_size_for_a_person_is_the_least_squares_of_all_poses_together():
+    truth, known = poses(6, 17), uniform(6, 17) > 0.3
+    known[:, ROOT] = True
+    truth[~known] = torch.nan
+    sizes = torch.linspace(0.8, 1.2, 6, dtype=torch.float64)[:, None, None]
+    pose = sizes * (truth.nan_to_num() + poses(6, 17, seed=1) / 5)
+    a, b = (x - x[:, ROOT : ROOT + 1] for x in (pose, truth))
+    factor, _ = nnls(a[known].reshape(-1, 1).numpy(), b[known].flatten().numpy())
+    expected = (factor[0] * a - b).norm(dim=-1)
+    for size in (1.0, 1e-3, 1e4):
+        sized = in_one_size(size * pose, truth, ROOT)
+        found = joint_errors(sized, truth, ROOT).mpjpe
+        assert_close(found, expected, equal_nan=True)
+        assert found[known].mean() > joint_errors(sized, truth, ROOT).n_mpjpe[known].mean()
+
+
+def test_mpjpe_takes_the_size_as_given():
+    truth = poses(3, 17)
+    found = joint_errors(1.1 * truth + 7, truth, ROOT).mpjpe
+    assert_close(found, 0.1 * (truth - truth[:, ROOT : ROOT + 1]).norm(dim=-1))
 
 
 def test_errors_have_the_unit_of_the_truth():
     truth, pose = poses(5, 17), poses(5, 17, seed=1)
-    metres = joint_errors(pose, truth / 1000, ROOT)
+    metres = joint_errors(pose / 1000, truth / 1000, ROOT)
     for a, b in zip(metres, joint_errors(pose, truth, ROOT), strict=True):
         assert_close(1000 * a, b)
 
@@ -171,9 +195,10 @@ def test_summary_by_hand():
     nan = math.nan
     n_mpjpe = torch.tensor([[0.0, 100.0, 150.0], [151.0, nan, nan]], dtype=torch.float64)
     pa_mpjpe = torch.tensor([[10.0, 20.0, 30.0], [60.0, nan, nan]], dtype=torch.float64)
-    found = summary(JointErrors(n_mpjpe, pa_mpjpe))
+    found = summary(JointErrors(n_mpjpe, pa_mpjpe, 2 * pa_mpjpe))
     assert found["n_mpjpe_mm"] == pytest.approx(401 / 4)
     assert found["pa_mpjpe_mm"] == pytest.approx(30.0)
+    assert found["mpjpe_mm"] == pytest.approx(60.0)
     assert found["n_pck_150"] == pytest.approx(75.0)
     # 31 thresholds 0, 5, ... 150: within all of them, within 11 (from 100 on), within 1, none.
     assert len(PCK_THRESHOLDS_MM) == 31
@@ -182,16 +207,16 @@ def test_summary_by_hand():
 
 def test_perfect_and_hopeless_summaries():
     zero = torch.zeros(2, 17)
-    assert summary(JointErrors(zero, zero)) == {
-        "n_mpjpe_mm": 0.0, "pa_mpjpe_mm": 0.0, "n_pck_150": 100.0, "auc": 100.0
+    assert summary(JointErrors(zero, zero, zero)) == {
+        "n_mpjpe_mm": 0.0, "pa_mpjpe_mm": 0.0, "mpjpe_mm": 0.0, "n_pck_150": 100.0, "auc": 100.0
     }  # fmt: skip
-    found = summary(JointErrors(zero + 500, zero + 400))
+    found = summary(JointErrors(zero + 500, zero + 400, zero))
     assert (found["n_pck_150"], found["auc"]) == (0.0, 0.0)
 
 
 def test_nothing_known_is_not_a_perfect_score():
     unknown = torch.full((2, 17), torch.nan)
-    assert all(math.isnan(value) for value in summary(JointErrors(unknown, unknown)).values())
+    assert all(math.isnan(value) for value in summary(JointErrors(*3 * (unknown,))).values())
 
 
 def test_refinement_by_hand():

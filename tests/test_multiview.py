@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import torch
 from conftest import disturbed, random, scene, turned, uniform
 from torch.testing import assert_close
 
-from canonlift import targets
+from canonlift import multiview, targets
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.scale import unit_scale
-from canonlift.multiview import Sight, resect, triangulate
-from canonlift.types import Lifted, Views
+from canonlift.multiview import Sight, adjust, resect, triangulate
+from canonlift.types import Lifted, Target, Views
 
 
 def pose_error(pose, truth):
@@ -93,6 +95,39 @@ def test_the_consensus_is_nearer_to_the_truth_than_what_it_starts_from():
     assert pose_error(target.pose[:, :1], truth.in_camera[:, :1]) < 0.9 * pose_error(
         mean, truth.pose[:, :1]
     )
+
+
+def test_the_consensus_is_the_target_of_the_views_where_that_is_trusted(noisy):
+    views, lifted = noisy
+    target = Target(random(*views.confidence.shape, 3), uniform(*views.confidence.shape))
+    expected = targets.consensus(views, lifted)
+    found = targets.consensus(replace(views, target=target), lifted)
+    known = target.trust > targets.TRUSTED
+    assert 0.2 < known.double().mean() < 0.8
+    assert_close(found.pose[known], target.pose[known])
+    assert_close(found.pose[~known], expected.pose[~known])
+    assert_close(found.trust, expected.trust)
+
+
+def test_adjusting_finds_pose_rotations_and_scales_together():
+    views, truth = scene(n_samples=4)
+    off = turned(truth, 0.15, seed=5)
+    seen = Sight.of(views, truth)
+    wrong = seen._replace(points=seen.points * torch.tensor([0.9, 1.0, 1.1, 1.05])[:, None, None])
+    pose, rotation = adjust(wrong, off.rotation, seen.prior, 1.0, rounds=300)
+    relative = rotation[:, 1:] @ rotation[:, :1].mT
+    expected = truth.rotation[:, 1:] @ truth.rotation[:, :1].mT
+    start = off.rotation[:, 1:] @ off.rotation[:, :1].mT
+    assert (relative - expected).abs().max() < 0.1 * (start - expected).abs().max()
+    assert pose_error(pose, truth.pose[:, 0]) < 0.002
+
+
+def test_cofactors_solve_as_elimination_does():
+    a = random(50, 3, 3)
+    matrix, right = a @ a.mT + 0.1 * torch.eye(3).double(), random(50, 3, seed=1)
+    assert_close(multiview._solve(matrix, right), torch.linalg.solve(matrix, right))
+    single = multiview._solve(matrix.float(), right.float()).double()
+    assert_close(single, torch.linalg.solve(matrix, right), rtol=1e-3, atol=1e-3)
 
 
 def test_the_consensus_needs_two_views_and_carries_no_gradient(exact):

@@ -75,6 +75,7 @@ SERVER = """
 import gc, json, os, signal, socket, sys, traceback
 import torch
 import train
+from canonlift import parallel
 train.LOG_EVERY = 1
 train.report = lambda *_: print("reported:", torch.distributed.is_initialized())
 torch.optim.Adam([torch.zeros(1)])
@@ -207,10 +208,10 @@ def die(*args):
         print("killed at", time.time(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     return descend(*args)
-descend, train._descend = train._descend, die
+descend, train.descend = train.descend, die
 train.main()
 """)
-    often = "checkpoint_seconds=-1"
+    often = "checkpoint_seconds=0"
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
          tmp_path / "launch.py", config, often, "--out", tmp_path / "run"],
@@ -232,11 +233,12 @@ train.main()
 
 LOSE_ONE = """
 import os, signal
+parallel.time.sleep = lambda _: None  # nobody else will speak
 def die(*args):
     if os.environ["RANK"] == "WHO" and args[0].progress.total_step == 11:
         os.kill(os.getpid(), signal.SIGKILL)
     return descend(*args)
-descend, train._descend = train._descend, die
+descend, train.descend = train.descend, die
 """
 
 
@@ -263,8 +265,8 @@ import os, signal
 def stop(*args):
     if os.environ["RANK"] == "1" and args[0].progress.total_step == 9:
         os.kill(os.getpid(), signal.SIGTERM)
-    descend(*args)
-descend, train._descend = train._descend, stop
+    return descend(*args)
+descend, train.descend = train.descend, stop
 """
     codes, said = processes.run(2, config, "--out", tmp_path / "run", first=first)
     assert codes == [130, 0]
@@ -289,7 +291,7 @@ def test_a_loss_that_is_not_finite_stops_all_and_is_explained_once(processes, co
     codes, said = processes.run(
         2, config, f"data.train=[{tmp_path}/absurd.npz, {good}]", "--out", tmp_path / "run",
         "schedule=[{name: a, steps: 99, weights: {reprojection: 1.0, refinement: 1.0}}]",
-        first="import canonlift.parallel as p; p.time.sleep = lambda _: os._exit(7)",
+        first="parallel.time.sleep = lambda _: os._exit(7)",
     )  # fmt: skip
     assert codes == [1, 7], said
     assert re.fullmatch(
@@ -302,7 +304,7 @@ def test_a_loss_that_is_not_finite_stops_all_and_is_explained_once(processes, co
 def test_a_batch_too_small_for_the_processes_is_refused(processes, config, tmp_path):
     codes, said = processes.run(
         3, config, "batch_size=2", "--out", tmp_path / "run",
-        first="import canonlift.parallel as p; p.time.sleep = lambda _: None",
+        first="parallel.time.sleep = lambda _: None",
     )  # fmt: skip
     assert codes == [1, 1, 1]
     for words in said:
@@ -375,7 +377,7 @@ def test_one_process_needs_nobody():
     assert parallel.over_all(*sums) == sums
     assert parallel.share(batches := torch.arange(6).view(2, 3)) is batches
     assert parallel.from_first(lambda: "made") == "made"
-    assert parallel.highest(3) == 3
+    assert parallel.highest(3, 1) == (3, 1)
     module = torch.nn.Linear(1, 1)
     assert parallel.distribute(module) is module
     assert losses._mean(torch.ones(3), torch.zeros(3)) == 0

@@ -1,6 +1,7 @@
 """The benchmark on procedural motion, a few steps long; and that every config can be read."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,7 +239,10 @@ def test_table_has_means_over_seeds_and_the_last_row_of_each(tmp_path, capsys):
     lines = "".join(json.dumps(r) + "\n" for r in rows)
     (tmp_path / "ptz.jsonl").write_text(lines)
     ptz.main(["table", "--results", str(tmp_path)])
-    said = capsys.readouterr().out.splitlines()
+    short, _, full = capsys.readouterr().out.partition("\n\n")
+    assert short.splitlines()[2].startswith("| flat | 150.0 / - | - / - |")
+    assert len(short.splitlines()) == 2 + len(ptz.METHODS)
+    said = full.splitlines()
     assert said[0].startswith("| setting | method | N-MPJPE mm | PA-MPJPE mm |")
     assert said[0].count("|") == said[1].count("|") == said[2].count("|")
     assert said[2].startswith("| ski | flat | 150.0 | - |")
@@ -248,7 +252,29 @@ def test_table_has_means_over_seeds_and_the_last_row_of_each(tmp_path, capsys):
     (tmp_path / "ptz_steps.jsonl").write_text(json.dumps(row | {"steps_scale": 0.5}) + "\n")
     ptz.main(["table", "--steps", "--results", str(tmp_path)])
     said = capsys.readouterr().out.splitlines()
-    assert [line.split(" | ")[2] for line in said[2:]] == ["x 1", "x 0.5", "x 1", "x 1"]
+    assert [line.split(" | ")[2] for line in said[2:]] == ["x 0.5", "x 1"]
+
+
+def test_all_appends_what_is_missing_and_nothing_twice(mocap, work, tmp_path, monkeypatch, capsys):
+    """With threads for processes, and runs that end at once."""
+    asked = []
+
+    def run(method, setting, seed, *_):
+        asked.append((method, setting, seed))
+        return {"method": method}
+
+    monkeypatch.setattr(ptz, "run", run)
+    monkeypatch.setattr(ptz, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
+    there = {"method": "s1", "setting": "ski", "seed": 1}
+    (tmp_path / "ptz.jsonl").write_text(json.dumps(there) + "\n")
+    paths = ["--data", mocap, "--work", work, "--results", tmp_path]
+    ptz.main([str(word) for word in ["all", "--jobs", "2", *paths]])
+    assert len(set(asked)) == len(asked) == 8 * 5 + 6 * 2 - 1
+    assert tuple(there.values()) not in asked
+    first = asked.index(("mean_pose", "ski", 0))
+    assert {method for method, _, _ in asked[first:]} == {"mean_pose"}
+    assert {seed for method, _, seed in asked if method in ("flat", "triangulation")} == {0}
+    assert capsys.readouterr().out.count('{"method": ') == len(asked)
 
 
 def test_wrong_input_is_said_in_one_line(tmp_path, mocap):

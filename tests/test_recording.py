@@ -28,6 +28,7 @@ def recording():
         views=("left", "right", "über"),
         fps=59.94,
         rig="hill",
+        processing="smoothed",
         image_size=rng.integers(500, 2000, (3, 2)).astype(np.int32),
         pose3d=rng.normal(size=(*shape, 3)).astype(np.float32),
         keypoints_true=rng.uniform(0, 1000, (*shape, 2)).astype(np.float32),
@@ -63,7 +64,9 @@ def refused(arrays, tmp_path, match):
 def test_reads_what_was_written(recording, tmp_path):
     for name, take in {
         "all": recording,
-        "least": replace(recording, rig="", image_size=None, pose3d=None, keypoints_true=None),
+        "least": replace(
+            recording, rig="", processing="", image_size=None, pose3d=None, keypoints_true=None
+        ),
     }.items():
         path = tmp_path / "new folder" / name
         save(take, path)
@@ -75,7 +78,7 @@ def test_the_file_has_the_documented_types(arrays):
     for name in ("keypoints", "confidence", "pose3d", "keypoints_true"):
         assert types[name] == ("f", 4)
     assert (types["fps"], types["image_size"]) == (("f", 8), ("i", 4))
-    assert all(types[name][0] == "U" for name in ("joints", "views", "rig"))
+    assert all(types[name][0] == "U" for name in ("joints", "views", "rig", "processing"))
 
 
 def test_same_recording_same_bytes_at_any_time(recording, tmp_path):
@@ -256,7 +259,7 @@ def test_truth_is_converted_as_the_detections_are(recording):
 def test_on_its_own_joints_nothing_changes_and_the_rest_is_kept(recording):
     assert_same(recording.on_skeleton(recording.joints), recording)
     made = recording.on_skeleton(skeleton.H36M17)
-    for name in ("views", "fps", "rig", "image_size"):
+    for name in ("views", "fps", "rig", "image_size", "processing"):
         assert getattr(made, name) is getattr(recording, name)
 
 

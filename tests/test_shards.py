@@ -1,16 +1,15 @@
 """Laws of shards: the session in memory, without the memory."""
 
-import sys
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import train
+from benchmarks import memory
 from canonlift import checkpoint, targets
 from canonlift import config as configs
 from canonlift.data import recording as recordings
@@ -18,9 +17,6 @@ from canonlift.data import session as sessions
 from canonlift.data import shards
 from canonlift.data.simulate import CameraConfig, SimulateConfig, session
 from canonlift.skeleton import H36M17, SKELETONS
-
-sys.path.insert(0, str(Path(train.__file__).parent / "benchmarks"))
-import memory
 
 CONFIG = """
 batch_size: 8
@@ -58,11 +54,11 @@ def takes(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
-def guess(_, views):
+def guess(_path, _recording, views):
     return replace(views, target=targets.closed_form(views, H36M17))
 
 
-def bare(_, views):
+def bare(_path, _recording, views):
     return views
 
 

@@ -350,6 +350,10 @@ def test_the_config_is_read_from_yaml():
         (lambda: SimulateConfig(motions=("fly",)), r"no motion \['fly'\]; choose from slalom"),
         (lambda: SimulateConfig(n_people_train=0), "n_people_train must be at least 1, got 0"),
         (lambda: SimulateConfig(fps=0.0), "fps must be positive"),
+        (lambda: SimulateConfig(seed=-1), "seed must be at least 0, got -1"),
+        (lambda: DetectorConfig(joint_miss_rate=2.0), r"joint_miss_rate must be in .*, got 2"),
+        (lambda: DetectorConfig(leg_swap_rate=-0.1), "leg_swap_rate must be in"),
+        (lambda: DetectorConfig(error_scale=-1.0), "error_scale must not be negative, got -1"),
         (
             lambda: film(action(5), H36M17[::-1], 30.0, CameraConfig(), PERFECT,
                          np.random.default_rng(0)),

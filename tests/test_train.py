@@ -28,6 +28,7 @@ from canonlift.data import recording as recordings
 from canonlift.data import session as sessions
 from canonlift.data.simulate import CameraConfig, SimulateConfig, session, write_session
 from canonlift.fusion import FusionConfig, fuse
+from canonlift.objective import TERMS
 from canonlift.skeleton import H36M17
 from canonlift.stages import Repair
 from canonlift.types import Lifted, Views
@@ -371,8 +372,8 @@ def test_recordings_of_different_numbers_of_views_train_together(short, plant, t
         assert not same(found, alone)
 
 
-def test_camera_consistency_binds_recordings_of_one_rig_and_no_others(short, tmp_path):
-    """CanonPose's term: silent for cameras that may move."""
+def test_camera_consistency_binds_recordings_of_one_rig_and_no_others(short, tmp_path, capsys):
+    """CanonPose's term: nothing for cameras that may move, which is said."""
     config = SimulateConfig(
         n_train=2, n_test=0, n_frames=20, cameras=CameraConfig(n_views=3, fixed=True)
     )
@@ -387,6 +388,8 @@ def test_camera_consistency_binds_recordings_of_one_rig_and_no_others(short, tmp
             "schedule.0.weights={imitation: 0, reprojection: 1, camera_consistency: 1}",
         )  # fmt: skip
         found[rigs] = weights(out)
+        idle = "camera_consistency does nothing" in capsys.readouterr().out
+        assert idle == (rigs == ("", ""))
     free = weights(short(f"data.train=[{folder}/*.npz]", "variant=baseline",
                          "schedule.0.weights={imitation: 0, reprojection: 1}"))  # fmt: skip
     assert same(found["", ""], free)
@@ -615,6 +618,61 @@ def test_a_learning_rate_that_is_too_high_is_not_blamed_on_recordings(short):
     assert ".npz" not in str(error.value)
 
 
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(short, monkeypatch, tmp_path):
+    """The root of nothing costs 0, and its slope is infinite: the loss does not show it."""
+    term, step = TERMS["reprojection"], iter(range(99))
+
+    def compute(result):
+        nothing = 0.0 * result.lifted.pose.square().sum()
+        return term.compute(result) + (nothing.sqrt() if next(step) == 2 else nothing)
+
+    monkeypatch.setitem(TERMS, "reprojection", term._replace(compute=compute))
+    with pytest.raises(FloatingPointError, match="weights are not finite after step 2: the netw"):
+        short("checkpoint_seconds=0", name="steep")
+    state = checkpoint.load(tmp_path / "steep")
+    assert state["progress"]["total_step"] == 2
+    assert all(value.isfinite().all() for value in state["lifter"].values())
+
+
+def test_reads_losses_together_and_counts_them_as_if_one_by_one(short, monkeypatch, plain_weights):
+    """Reading a loss waits for the device: once for many steps, and where a window ends."""
+    read = []
+    count = train._count
+    monkeypatch.setattr(train, "_count", lambda *a: (read.append(len(a[2])), count(*a))[1])
+    plain = short("checkpoint_seconds=1e9")
+    assert read == [2, 2, 2, 4]  # windows of 2 until the phase has converged; then 4 steps
+    assert same(weights(plain), plain_weights)
+    read.clear()
+    each = short("checkpoint_seconds=0")
+    assert read == [1] * 10
+    assert same(weights(each), plain_weights)
+    together, apart = ({**checkpoint.load(out)["progress"]} for out in (plain, each))
+    assert {**together, "seconds": 0} == {**apart, "seconds": 0}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only CUDA tells of waiting for it")
+@pytest.mark.parametrize("weights", [{"imitation": 1.0, "reprojection": 1.0}])
+def test_a_step_does_not_wait_for_the_device(short, takes, tmp_path, weights):
+    config = short.config("device=cuda", "lifter.rotation=axis_angle", "flip=true")
+    run = runs.start(config, tmp_path / "run", resume=False)
+    data = train._read(config, sorted(takes.glob("train_*.npz")))
+    compute = train.computation(config, replace(run.phase, weights=weights), run.lifter)
+    order = sessions.batches(len(data.views), 8, 0, 0)
+
+    def step():
+        samples = next(order).to(data.recording.device, non_blocking=True)
+        views = sessions.flip(data.views[samples], config.joints)
+        return train.descend(run, compute, views, 1e-3)
+
+    step()  # constants move to the device once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 # --- from weights that are there
 
 
@@ -754,8 +812,8 @@ os._exit(code or 0)  # taking the interpreter apart takes longer than training
 QUICK = "train.report = lambda *_: None\n"  # no pictures
 SLOW = """
 import time
-descend = train._descend
-train._descend = lambda *args: (time.sleep(0.01), descend(*args))
+descend = train.descend
+train.descend = lambda *args: (time.sleep(0.01), descend(*args))[1]
 """
 
 
@@ -866,12 +924,12 @@ def test_killed_at_random_moments_it_ends_the_same(programs, trained, tiny, tmp_
 def test_asked_to_stop_it_saves_and_can_go_on(programs, trained, tiny, tmp_path, name):
     out = tmp_path / "run"
     first = f"""
-descend, count = train._descend, iter(range(99))
+descend, count = train.descend, iter(range(99))
 def stop(*args):
     if next(count) == 16:
         os.kill(os.getpid(), signal.{name})
-    descend(*args)
-train._descend = stop
+    return descend(*args)
+train.descend = stop
 """
     code, said = programs.run("train.py", tiny, "--out", out, first=QUICK + first)
     assert code == 130
@@ -896,7 +954,7 @@ def test_a_second_ctrl_c_kills(programs, tiny, tmp_path):
 def twice(*_):
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
-train._descend = twice
+train.descend = twice
 """
     code, said = programs.run("train.py", tiny, "--out", tmp_path / "run", first=first)
     assert code == 130
@@ -970,6 +1028,7 @@ CHANGES_WEIGHTS = {
     "lifter.width": "17",
     "lifter.rotation": "axis_angle",
     "data.target": "pose3d",
+    "data.window_s": "0.1",
     "schedule.0.weights": "{imitation: 1.0, reprojection: 0.5}",
     "schedule.0.steps": "5",
     "schedule.0.learning_rate": "2e-3",
@@ -1095,7 +1154,7 @@ def test_checkpoint_seconds_says_how_often_to_save(short, monkeypatch):
     monkeypatch.setattr(checkpoint, "save", lambda *_: saved.append(0))
     short("checkpoint_seconds=1e9")
     few = len(saved)
-    short("checkpoint_seconds=-1")
+    short("checkpoint_seconds=0")
     assert (few, len(saved) - few) == (2, 6 + 4 + 2)
 
 

@@ -92,7 +92,9 @@ def apply(network: Morphing, recording: Recording) -> Recording:
         raise ValueError(f"morphing is for {' '.join(network.joints)}; use on_skeleton first")
     views = to_views(recording)
     shift = (network(views.keypoints, views.confidence) - views.keypoints).numpy()
-    return replace(recording, keypoints=(recording.keypoints + shift).astype(np.float32))
+    said = "; ".join(filter(None, [recording.processing, "morphed by a network from paired 2D"]))
+    keypoints = (recording.keypoints + shift).astype(np.float32)
+    return replace(recording, keypoints=keypoints, processing=said)
 
 
 def save(network: Morphing, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ class Recording:
     image_size: Int[np.ndarray, "V 2"] | None = None  # width, height
     pose3d: Float[np.ndarray, "T V J 3"] | None = None  # metres, camera axes; NaN where unknown
     keypoints_true: Float[np.ndarray, "T V J 2"] | None = None  # pixels
+    processing: str = ""  # what was done to the keypoints after detection; protocols quote it
 
     def __post_init__(self) -> None:
         _check_shapes(self)
@@ -79,17 +80,9 @@ class Recording:
 
         sources = [np.flatnonzero(row) for row in matrix]
         confidence = np.stack([self.confidence[..., s].min(-1) for s in sources], -1)
-        return Recording(
-            keypoints=convert(self.keypoints),
-            confidence=confidence,
-            joints=joints,
-            views=self.views,
-            fps=self.fps,
-            rig=self.rig,
-            image_size=self.image_size,
-            pose3d=convert(self.pose3d),
-            keypoints_true=convert(self.keypoints_true),
-        )
+        names = ("keypoints", "pose3d", "keypoints_true")
+        converted = {name: convert(getattr(self, name)) for name in names}
+        return replace(self, confidence=confidence, joints=joints, **converted)
 
 
 def save(recording: Recording, path: Path) -> None:
@@ -157,6 +150,7 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> Recording:
         views=tuple(str(name) for name in arrays["views"]),
         fps=float(arrays["fps"]),
         rig=str(arrays.get("rig", "")),
+        processing=str(arrays.get("processing", "")),
         image_size=arrays["image_size"].astype(np.int32) if "image_size" in arrays else None,
     )
 

@@ -3,7 +3,8 @@
 import glob
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -18,6 +19,8 @@ from canonlift.skeleton import ROOT
 from canonlift.types import Target, Views
 
 HIPS = ("l_hip", "r_hip")
+# What is to be added to the views of a recording, such as targets.
+Complete = Callable[[Path, Recording, Views], Views]
 BLOCK = 128  # frames that stay together on their way from disk: 0.1 to 1 MB
 
 
@@ -32,6 +35,7 @@ class Summary(NamedTuple):
     low: float  # least and greatest confidence of an observed joint; 1 and 0 if there is none
     high: float
     trusted: int  # frames with a 3D target that is more likely right than wrong
+    fixed: int  # frames of cameras that are known never to have moved
 
 
 @runtime_checkable
@@ -84,7 +88,7 @@ class Session:
 
     def to(self, device: torch.device) -> "Session":
         """Move to a device."""
-        return Session(self.views.to(device), self.recording.to(device), self.names)
+        return replace(self, views=self.views.to(device), recording=self.recording.to(device))
 
     def of(self, index: int) -> Int[Tensor, " N"]:
         """Numbers of a recording's samples."""
@@ -96,7 +100,7 @@ class Session:
 
     def hold(self, batches: Int[Tensor, "N B"]) -> tuple[Views, Int[Tensor, "N B"]]:
         """Views among which all these batches are, and where."""
-        return self.views, batches.to(self.recording.device)
+        return self.views, batches.to(self.recording.device, non_blocking=True)
 
     def summary(self) -> Summary:
         """What there is to say of all of them."""
@@ -107,9 +111,9 @@ def read(
     paths: Sequence[Path],
     joints: tuple[str, ...],
     least_views: int = 1,
-    complete: Callable[[Path, Views], Views] = lambda _, views: views,
+    complete: Complete = lambda _path, _recording, views: views,
 ) -> Session:
-    """Read recordings whole, on the given joints, each completed by `complete(path, views)`.
+    """Read recordings whole, on the given joints, each completed by `complete`.
 
     Raises:
         FileNotFoundError: if there is nothing to read.
@@ -123,7 +127,7 @@ def read(
         recording = read_one(path, joints)
         check_views(path, len(recording.views), least_views)
         rig = rigs.setdefault(recording.rig, len(rigs)) if recording.rig else -1
-        parts.append(complete(path, to_views(recording, rig)))
+        parts.append(complete(path, recording, to_views(recording, rig)))
     n_views = max(part.keypoints.shape[1] for part in parts)
     views = _join([_pad(part, n_views) for part in parts])
     index = torch.cat([torch.full((len(part),), i) for i, part in enumerate(parts)])
@@ -266,7 +270,7 @@ def _generator(seed: int, epoch: int, number: int) -> torch.Generator:
 
 def flip(views: Views, joints: Sequence[str]) -> Views:
     """The same people and cameras in a mirror: x changes sign, left and right change names."""
-    partner = list(skeleton.mirrored(joints))
+    partner = _partners(tuple(joints), views.keypoints.device)
 
     def mirror(points: Tensor) -> Tensor:
         points = points[:, :, partner]
@@ -276,6 +280,12 @@ def flip(views: Views, joints: Sequence[str]) -> Views:
     if target is not None:
         target = Target(mirror(target.pose), target.trust[:, :, partner])
     return Views(mirror(views.keypoints), views.confidence[:, :, partner], views.rig, target)
+
+
+@cache
+def _partners(joints: tuple[str, ...], device: torch.device) -> Int[Tensor, " J"]:
+    """Kept, because moving it to a device waits for the device."""
+    return torch.tensor(skeleton.mirrored(joints), device=device)
 
 
 def describe(session: Samples) -> str:
@@ -306,6 +316,7 @@ def summarise(views: Views) -> Summary:
         low=float(torch.where(observed, views.confidence, 1.0).min()),
         high=float(views.confidence.max()),
         trusted=int(trusted),
+        fixed=int((views.rig >= 0).sum()),
     )
 
 
@@ -315,6 +326,7 @@ def add_up(parts: Sequence[Summary]) -> Summary:
     return Summary(
         sum(column.frames), max(column.views), max(column.joints), sum(column.bodies),
         sum(column.observed), min(column.low), max(column.high), sum(column.trusted),
+        sum(column.fixed),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,15 @@ from torch import Tensor
 
 from canonlift import files
 from canonlift.data.recording import fingerprint
-from canonlift.data.session import Summary, add_up, check_views, read_one, summarise, to_views
+from canonlift.data.session import (
+    Complete,
+    Summary,
+    add_up,
+    check_views,
+    read_one,
+    summarise,
+    to_views,
+)
 from canonlift.types import Target, Views
 
 FORMAT = 1  # to be raised when the same recording comes to hold something else in its shard
@@ -126,7 +134,7 @@ def read(
     paths: Sequence[Path],
     joints: tuple[str, ...],
     least_views: int,
-    complete: Callable[[Path, Views], Views],
+    complete: Complete,
     folder: Path,
     kind: str,
 ) -> Stored:
@@ -157,7 +165,7 @@ def read(
 def _shard(
     path: Path,
     joints: tuple[str, ...],
-    complete: Callable[[Path, Views], Views],
+    complete: Complete,
     folder: Path,
     kind: str,
     least_views: int,
@@ -169,7 +177,7 @@ def _shard(
     if not (note.is_file() and shard.is_file()):
         recording = read_one(path, joints)
         check_views(path, len(recording.views), least_views)
-        views = complete(path, to_views(recording))
+        views = complete(path, recording, to_views(recording, 0 if recording.rig else -1))
         files.write(shard, lambda file: np.save(file, rows_of(views)))
         said = json.dumps({"rig": recording.rig, "summary": summarise(views)._asdict()})
         files.write(note, lambda file: file.write(said.encode()))

@@ -86,6 +86,13 @@ class DetectorConfig:
     joint_miss_rate: float = 0.015
     frame_miss_rate: float = 0.005
 
+    def __post_init__(self) -> None:
+        for name in ("leg_swap_rate", "arm_swap_rate", "joint_miss_rate", "frame_miss_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not self.error_scale >= 0:
+            raise ValueError(f"error_scale must not be negative, got {self.error_scale}")
+
 
 class JointError(NamedTuple):
     """Quantiles of a joint's 2D error / longer side of the person's box, and how long it lasts."""
@@ -140,8 +147,8 @@ class SimulateConfig:
         unknown = [name for name in self.motions if name not in MOTIONS]
         if unknown or not self.motions:
             raise ValueError(f"no motion {unknown}; choose from {', '.join(MOTIONS)}")
-        least = {"n_train": 0, "n_test": 0, "n_people_train": 1, "n_people_test": 1, "n_frames": 2}
-        for name, low in least.items():
+        least = {"seed": 0, "n_train": 0, "n_test": 0, "n_people_train": 1, "n_people_test": 1}
+        for name, low in (least | {"n_frames": 2}).items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if not self.fps > 0:

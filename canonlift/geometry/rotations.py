@@ -2,13 +2,21 @@
 
 import torch
 from jaxtyping import Float
-from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 
 
 def from_axis_angle(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation about `vector` by its length in radians; differentiable at zero too."""
-    return axis_angle_to_rotation_matrix(vector.reshape(-1, 3)).reshape(*vector.shape[:-1], 3, 3)
+    """Rotation about `vector` by its length in radians; differentiable at zero too.
+
+    With the half angle h and v = axis * sin(h), Rodrigues' formula is e + 2 cos(h) v x e
+    + 2 v x (v x e): no difference of nearly equal numbers at small angles.
+    """
+    half = 0.5 * torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    v = (0.5 * torch.sinc(half / torch.pi) * vector)[..., None, :]
+    eye = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    # Row r is the unit vector r turned back, which is row r of the rotation.
+    twice = 2.0 * torch.linalg.cross(eye.expand(*v.shape[:-2], 3, 3), v)
+    return torch.addcmul(eye + torch.linalg.cross(twice, v), half.cos()[..., None], twice)
 
 
 def from_six(columns: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:

@@ -1,0 +1,258 @@
+"""Frames per second of whole optimisation steps, beside their matrix products.
+
+    python -m benchmarks.training --json runs/training.json
+    OMP_NUM_THREADS=1 python -m benchmarks.training --cpu-time     # on a busy machine
+    python -m benchmarks.training --batch 32 --profile s1+s2       # where the time goes
+    python -m benchmarks.training --device cuda --amp bf16 --compile --batch 32 8192
+
+A frame is one instant in all of its 4 views. A step gathers a batch from the table of all frames,
+mirrors it, lifts, repairs, lifts again where the variant does, computes the losses and their
+gradients, and lets Adam step: `train.descend`, as train.py calls it. (train.py also reads the
+loss, once in 20 steps.) The products are those of the linear layers, forward and backward, each
+into memory that is already there, of the layers whose result some loss reads: both heads of
+the first lift, and of the second one the poses alone.
+
+`step_over_products` and `frames_per_second` are those of the first batch size; 32 frames is that
+of CVSF and CanonPose.
+"""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+import train
+from benchmarks import measure
+from canonlift import config as configs
+from canonlift import runs, targets
+from canonlift.config import Config
+from canonlift.data import session as sessions
+from canonlift.data.simulate import CameraConfig, SimulateConfig, session
+from canonlift.lifter import Lifter
+from canonlift.stages import ReliftPass
+from canonlift.types import Views
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+N_VIEWS = 4
+AMP = {"none": torch.float32, "bf16": torch.bfloat16}
+
+
+class Variant(NamedTuple):
+    """What is trained."""
+
+    config: str
+    overrides: tuple[str, ...] = ()
+    phase: int = 0
+
+
+# The rows of CVSF's Table 1 with the paper's losses, repaired as the paper does and by what is
+# here beside it; and what the demo minimises.
+VARIANTS: Mapping[str, Variant] = {
+    "baseline": Variant("cvsf.yaml", ("variant=baseline",)),
+    "s1": Variant("cvsf.yaml", ("variant=s1",)),
+    "s1+s2": Variant("cvsf.yaml"),
+    "s1+s2 exact": Variant("cvsf.yaml", ("fusion.method=exact",)),
+    "s1+s2 triangulate": Variant("cvsf.yaml", ("fusion.method=triangulate",)),
+    "demo bootstrap": Variant("demo.yaml"),
+    "demo stage 1": Variant("demo.yaml", phase=1),
+    "demo stage 2": Variant("demo.yaml", phase=2),
+}
+
+
+def main() -> None:
+    """Time every variant at every batch size."""
+    parser = measure.parser(__doc__)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--batch", nargs="+", type=int, default=[32, 1024], help="in frames")
+    parser.add_argument("--width", type=int, default=1024, help="of the network")
+    parser.add_argument("--amp", choices=AMP, default="none", help="type inside the network")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile")
+    parser.add_argument("--profile", nargs="+", default=[], metavar="VARIANT", choices=VARIANTS)
+    args = parser.parse_args()
+
+    figures: dict[str, Any] = {"machine": measure.machine(args.device)}
+    figures["options"] = {"width": args.width, "amp": args.amp, "compile": args.compile}
+    table = film(max(16 * 1024, *args.batch))
+    for batch_size in args.batch:
+        setting = Setting(batch_size, args.width, AMP[args.amp], args.device, args.compile)
+        rounds = args.rounds if batch_size <= 256 else max(3, args.rounds // 4)
+        found = {
+            name: time_variant(VARIANTS[name], setting, table, rounds, args.cpu_time)
+            for name in args.variants
+        }
+        figures.setdefault("step_over_products", {n: t.ratio for n, t in found.items()})
+        figures.setdefault("frames_per_second", {n: t.frames_per_second for n, t in found.items()})
+        figures.setdefault("batches", {})[batch_size] = {
+            n: t._asdict() | {"step_over_products": t.ratio, "teraflops": t.teraflops}
+            for n, t in found.items()
+        }
+        print(f"\nbatch of {batch_size} frames, {N_VIEWS} views, {args.width} wide\n")
+        print("| | step (ms) | products (ms) | step / products | frames/s | TFLOP/s |")
+        print("|---|---|---|---|---|---|")
+        for name, t in found.items():
+            print(
+                f"| {name} | {1e3 * t.step:.2f} | {1e3 * t.products:.2f} | {t.ratio:.2f} "
+                f"| {t.frames_per_second:,.0f} | {t.teraflops:.3f} |",
+                flush=True,
+            )
+        for name in args.profile:
+            profile(VARIANTS[name], setting, table)
+    measure.write(args.json, figures)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a variant is trained."""
+
+    batch_size: int
+    width: int = 1024
+    dtype: torch.dtype = torch.float32  # inside the network
+    device: str = "cpu"
+    compiled: bool = False
+
+
+class Timing(NamedTuple):
+    """Medians, in seconds."""
+
+    step: float
+    products: float
+    frames_per_second: float
+    operations: int  # of the products
+
+    @property
+    def ratio(self) -> float:
+        """How much longer the step takes than its products."""
+        return self.step / self.products
+
+    @property
+    def teraflops(self) -> float:
+        """Rate of the step, of which only the products count."""
+        return self.operations / self.step / 1e12
+
+
+def time_variant(
+    variant: Variant, setting: Setting, table: Views, rounds: int, cpu_time: bool = False
+) -> Timing:
+    """Time steps and products in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        run, step = make_step(variant, setting, table, Path(folder) / "run")
+        products = Products(run.lifter, setting, relifts(run.config))
+        jobs = {"step": step, "products": products}
+        median = measure.in_turns(jobs, rounds, setting.device, cpu_time)
+    rate = setting.batch_size / median["step"]
+    return Timing(median["step"], median["products"], rate, products.operations)
+
+
+def film(n_frames: int) -> Views:
+    """Frames of the simulated session with a guessed target, repeated until there are enough."""
+    config = SimulateConfig(
+        n_train=4, n_test=0, n_frames=150, fps=10, cameras=CameraConfig(n_views=N_VIEWS)
+    )
+    takes = [sessions.to_views(recording) for _, recording in session(config)]
+    views = Views(*(torch.cat([getattr(t, key) for t in takes]) for key in _TABLE))
+    joints = configs.load(CONFIGS / "demo.yaml").joints
+    views = replace(views, target=targets.closed_form(views, joints))
+    return views[torch.arange(n_frames) % len(views)]
+
+
+_TABLE = ("keypoints", "confidence", "rig")
+
+
+def make_step(
+    variant: Variant, setting: Setting, table: Views, folder: Path
+) -> tuple[runs.Run, Callable[[], Float[Tensor, ""]]]:
+    """A run, and a function that takes one step of it as train.py does."""
+    given = [*variant.overrides, f"lifter.width={setting.width}", f"device={setting.device}"]
+    config = configs.load(CONFIGS / variant.config, given)
+    config = replace(config, schedule=[config.schedule[variant.phase]])
+    table = table if "imitation" in config.terms else replace(table, target=None)
+    table = table.to(setting.device)
+    run = runs.start(config, folder, resume=False)
+    if setting.dtype != torch.float32:
+        for part in (run.lifter.encode, run.lifter.pose, run.lifter.rotation):
+            part.forward = torch.autocast(torch.device(setting.device).type, setting.dtype)(
+                part.forward
+            )
+    compute = train.computation(config, run.phase, run.lifter)
+    if setting.compiled:
+        mode = "default" if setting.device == "cpu" else "reduce-overhead"
+        compute = torch.compile(compute, mode=mode)
+    order = sessions.batches(len(table), setting.batch_size, config.seed, 0)
+    flips: Iterator[bool] = itertools.cycle([False, True])
+
+    def step() -> Float[Tensor, ""]:
+        samples = next(order).to(setting.device, non_blocking=True)
+        views = table[samples]
+        if next(flips):
+            views = sessions.flip(views, config.joints)
+        loss, _ = train.descend(run, compute, views, run.phase.learning_rate)
+        return loss
+
+    return run, step
+
+
+def relifts(config: Config) -> bool:
+    """Whether some loss reads a second lift."""
+    return config.objective(config.schedule[0]).reads is ReliftPass
+
+
+class Products:
+    """The matrix products of a step, and nothing else."""
+
+    def __init__(self, lifter: Lifter, setting: Setting, relift: bool) -> None:
+        lifts = [linear_layers(lifter.encode, lifter.pose, lifter.rotation)]
+        if relift:
+            lifts.append(linear_layers(lifter.encode, lifter.pose))
+        n_rows = setting.batch_size * N_VIEWS
+        options = {"dtype": setting.dtype, "device": setting.device}
+        self.operations = 0
+        self.forward: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.backward: list[tuple[Tensor, Tensor, Tensor]] = []
+        for second, layers in enumerate(lifts):
+            for number, layer in enumerate(layers):
+                n_out, n_in = layer.weight.shape
+                x, dx = torch.randn(2, n_rows, n_in, **options)
+                y, dy = torch.randn(2, n_rows, n_out, **options)
+                weight = torch.randn(n_out, n_in, **options)
+                self.forward.append((x, weight.mT, y))
+                # The second lift passes a gradient on to what was repaired.
+                if number or second:
+                    self.backward.append((dy, weight, dx))
+                self.backward.append((dy.mT, x, torch.empty_like(weight)))
+        for a, b, _ in self.forward + self.backward:
+            self.operations += 2 * a.shape[0] * a.shape[1] * b.shape[1]
+        self.backward.reverse()
+
+    def __call__(self) -> None:
+        """Compute all of them, once."""
+        for a, b, out in itertools.chain(self.forward, self.backward):
+            torch.mm(a, b, out=out)
+
+
+def linear_layers(*parts: nn.Module) -> list[nn.Linear]:
+    """Linear layers, in order."""
+    return [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
+
+
+def profile(variant: Variant, setting: Setting, table: Views, steps: int = 5) -> None:
+    """Print where the time of a step goes."""
+    with tempfile.TemporaryDirectory() as folder:
+        _, step = make_step(variant, setting, table, Path(folder) / "run")
+        step()
+        with torch.profiler.profile() as recorded:
+            for _ in range(steps):
+                step()
+            measure.finish(setting.device)
+    by = "self_cpu_time_total" if setting.device == "cpu" else "self_device_time_total"
+    print(f"\n{variant}, {steps} steps")
+    print(recorded.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=45))
+
+
+if __name__ == "__main__":
+    main()
