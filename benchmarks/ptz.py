@@ -259,6 +259,23 @@ def _supervised(demo: Config, _: Setting) -> Config:
     return _one_phase(demo, "supervised", "pose3d", {"imitation": 1.0})
 
 
+def _papers_terms(demo: Config, setting: Setting) -> Config:
+    """S1+S2 without the consensus, which is not in the paper."""
+    config = _ours("s1+s2")(demo, setting)
+    schedule = [
+        replace(
+            phase, weights={term: w for term, w in phase.weights.items() if term != "consensus"}
+        )
+        for phase in config.schedule
+    ]
+    return replace(config, schedule=schedule)
+
+
+def _targets(demo: Config, _: Setting) -> Config:
+    """What all views say over two seconds, imitated throughout: no term of the papers."""
+    return _one_phase(demo, "targets", demo.data.target, {"imitation": 1.0})
+
+
 def _one_phase(demo: Config, name: str, target: str, weights: dict[str, float]) -> Config:
     """As many steps as the demo's, all as its first phase takes them."""
     steps = sum(phase.steps for phase in demo.schedule)
@@ -312,7 +329,8 @@ def _triangulation(job: Job) -> dict[str, Any]:
     return results["metrics"] | _refinement(results) | {"frames_per_second": rate}
 
 
-TRAINED = ("mean_pose", "supervised", "canonpose", "baseline", "s1", "s1+s2")
+ABLATIONS = ("papers_terms", "targets")  # of the headline only
+TRAINED = ("mean_pose", "supervised", "canonpose", "baseline", "s1", "s1+s2", *ABLATIONS)
 METHODS: Mapping[str, Method] = {
     "flat": _flat,
     "mean_pose": _mean_pose,
@@ -322,6 +340,8 @@ METHODS: Mapping[str, Method] = {
     "baseline": _learned(_ours("baseline")),
     "s1": _learned(_ours("s1")),
     "s1+s2": _learned(_ours("s1+s2")),
+    "papers_terms": _learned(_papers_terms),
+    "targets": _learned(_targets),
 }
 
 
@@ -497,7 +517,9 @@ def run_all(jobs: int, mocap: Path, work: Path, results: Path) -> None:
             for setting in SETTINGS
             for seed in (SEEDS if setting == HEADLINE else SEEDS[:1])
             for method in METHODS
-            if method in methods and (method in TRAINED or seed == SEEDS[0])
+            if method in methods
+            and (method in TRAINED or seed == SEEDS[0])
+            and (setting == HEADLINE or method not in ABLATIONS)
         ]
         todo = [row for row in todo if row not in known]
         with ProcessPoolExecutor(

@@ -5,14 +5,15 @@ the epipolar line of that view's detection; each is as high as its confidence (E
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from canonlift.geometry.epipolar import epipolar_lines
+from canonlift.geometry.epipolar import epipolar_normals
+from canonlift.geometry.ridges import Ridges, Widths, highest_points, newton_step
 from canonlift.geometry.scale import norm
 from canonlift.multiview import Sight, triangulate
 from canonlift.names import unknown
@@ -55,15 +56,15 @@ Method = Callable[
 class Maps(NamedTuple):
     """The maps of K joints, as the parts they are sums of: no pixel is drawn yet.
 
-    The first axis of the lines is the view they come from; a line that does not count has
-    height 0, as the joint itself has where it was not observed.
+    Each of the N lines comes from one view; a line that does not count has height 0, as the
+    joint itself has where it was not observed.
     """
 
     joint: Float[Tensor, "K 2"]
     joint_height: Float[Tensor, " K"]
-    normal: Float[Tensor, "K V 2"]
-    offset: Float[Tensor, "K V"]
-    line_height: Float[Tensor, "K V"]
+    normal: Float[Tensor, "K N 2"]
+    offset: Float[Tensor, "K N"]
+    line_height: Float[Tensor, "K N"]
 
     def __getitem__(self, index: Tensor | slice) -> "Maps":
         return Maps(*(part[index] for part in tuple(self)))
@@ -90,15 +91,16 @@ def fuse(views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[st
     place, found = METHODS[config.method](views, lifted, where, config)
     index = tuple(where.unbind(-1))
     scale = norm(views.keypoints, views.observed)[index[0], index[1], 0]
-    inside = place.detach().abs().amax(-1) <= config.extent
+    # On the border the map may still rise outward: its maximum is not in here.
+    inside = place.detach().abs().amax(-1) < (1 - BORDER) * config.extent
     moved = torch.where(inside[:, None], place * scale, views.keypoints[index])
 
     own = views.confidence[index]
     sure = torch.where((own == 0) & inside, found.detach().clamp(0.0, 1.0), own)
-    return Views(
-        views.keypoints.index_put(index, moved),
-        views.confidence.index_put(index, sure),
-        views.rig,
+    return replace(
+        views,
+        keypoints=views.keypoints.index_put(index, moved),
+        confidence=views.confidence.index_put(index, sure),
     )
 
 
@@ -106,7 +108,9 @@ def to_repair(
     views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[str]
 ) -> Int[Tensor, "K 3"]:
     """(sample, view, joint) of the unsure joints about which other views have something to say."""
-    n_lines = (_line_heights(views, _sines(lifted), config) > 0).sum(1)
+    drawn = (_line_weights(lifted, config) > 0).to(views.confidence.dtype)
+    seen = views.observed.to(views.confidence.dtype)
+    n_lines = drawn.mT @ seen
     enough = torch.where(views.observed, n_lines >= 1, n_lines >= 2)
     enough &= views.observed.any(-1, keepdim=True)  # an empty view has no scale to place it in
     names = [name not in config.never for name in joints]
@@ -117,44 +121,51 @@ def to_repair(
 def joint_maps(
     views: Views, lifted: Lifted, where: Int[Tensor, "K 3"], config: FusionConfig
 ) -> Maps:
-    """The maps of the joints at `where`."""
+    """The maps of the joints at `where`, with one line from each of all V views in order."""
+    n_views = views.keypoints.shape[1]
+    source = torch.arange(n_views, device=where.device).expand(len(where), -1)
+    return _maps(views, lifted, where, source, config)
+
+
+def _maps(
+    views: Views,
+    lifted: Lifted,
+    where: Int[Tensor, "K 3"],
+    source: Int[Tensor, "K N"],
+    config: FusionConfig,
+) -> Maps:
+    """The maps of the joints at `where`, with lines from the given views."""
+    sample, view, joint = where.unbind(-1)
+    n_views = views.keypoints.shape[1]
     keypoints = views.keypoints / norm(views.keypoints, views.observed)
     keypoints = torch.where(views.observed[..., None], keypoints, 0.0)
-    n_views = keypoints.shape[1]
     m_from_n = torch.einsum("bmrk,bnck->bnmrc", lifted.rotation, lifted.rotation)
-    points = keypoints[:, :, None].expand(-1, -1, n_views, -1, -1)  # from n, for every m
+    target, across, _ = epipolar_normals(m_from_n)
     if config.scale_ratio:
-        points = points * _scale_ratio(views, lifted)
-    lines = epipolar_lines(points, m_from_n)
-    height = _line_heights(views, _sines(lifted), config)
-    sample, view, joint = where.unbind(-1)
-    return Maps(
-        keypoints[sample, view, joint],
-        views.confidence[sample, view, joint],
-        lines.normal[sample, :, view],
-        lines.offset[sample, :, view, joint],
-        height[sample, :, view, joint],
-    )
+        across = across * _scale_ratio(views, lifted)[..., 0]
+    weight = _line_weights(lifted, config)[..., None]
+    # One gather for all that a pair of views has to say, one for all that a joint has.
+    pairs = torch.cat([target, across, weight], dim=-1).flatten(0, 2)
+    joints = torch.cat([keypoints, views.confidence[..., None]], dim=-1).flatten(0, 2)
+    seen_from = sample[:, None] * n_views + source
+    n_joints = views.keypoints.shape[2]
+    pair = pairs.index_select(0, (seen_from * n_views + view[:, None]).flatten())
+    other = joints.index_select(0, (seen_from * n_joints + joint[:, None]).flatten())
+    own = joints.index_select(0, (sample * n_views + view) * n_joints + joint)
+    pair, other = pair.unflatten(0, source.shape), other.unflatten(0, source.shape)
+    offset = pair[..., 2] * other[..., 0] + pair[..., 3] * other[..., 1]
+    return Maps(own[:, :2], own[:, 2], pair[..., :2], offset, pair[..., 4] * other[..., 2])
 
 
-def _sines(lifted: Lifted) -> Float[Tensor, "B V V"]:
-    """Sine of the angle between the optical axes of every two views."""
+def _line_weights(lifted: Lifted, config: FusionConfig) -> Float[Tensor, "B V V"]:
+    """What a line of view n (first V) counts in view m, times its confidence; 0: no line."""
     axis = lifted.rotation[:, :, 2].detach()
-    # By the cross product: the cosine cannot tell small angles from 0 in float32.
-    return torch.linalg.cross(axis[:, :, None], axis[:, None], dim=-1).norm(dim=-1)
-
-
-def _line_heights(
-    views: Views, sine: Float[Tensor, "B V V"], config: FusionConfig
-) -> Float[Tensor, "B V V J"]:
-    """Height of the line of every joint of view n (first V) in view m; 0: no line."""
-    n_views = sine.shape[1]
-    other = ~torch.eye(n_views, dtype=torch.bool, device=sine.device)
+    # Sine by the cross product: the cosine cannot tell small angles from 0 in float32.
+    sine = torch.linalg.cross(axis[:, :, None], axis[:, None], dim=-1).norm(dim=-1)
+    other = ~torch.eye(sine.shape[1], dtype=torch.bool, device=sine.device)
     if config.angle_weight:
-        weight = sine * (sine > config.smallest_sine) * other
-    else:
-        weight = ((sine > SMALLEST_SINE) & other).to(sine.dtype)
-    return views.confidence[:, :, None] * weight[..., None]
+        return sine * (sine > config.smallest_sine) * other
+    return ((sine > SMALLEST_SINE) & other).to(sine.dtype)
 
 
 def _scale_ratio(views: Views, lifted: Lifted) -> Float[Tensor, "B V V 1 1"]:
@@ -173,19 +184,17 @@ def grid_peaks(maps: Maps, config: FusionConfig) -> Float[Tensor, "K 2"]:
     """Maximum over a grid of cells, then of the parabola through the 3 x 3 cells around it.
 
     The parabola is what carries the gradient: the cell itself does not move with the rotations.
-    A place outside of the extent means that there is no maximum in it.
+    Where the highest cell is one of the border, the place is on the border.
     """
     cell = 2 * config.extent / config.resolution
     with torch.no_grad():
-        blocks = torch.arange(len(maps.joint), device=maps.joint.device).split(256)
+        blocks = torch.arange(len(maps.joint), device=maps.joint.device).split(GRID_BLOCK)
         best = torch.cat([_best_cell(maps[block], config) for block in blocks])
     steps = torch.tensor([-1.0, 0.0, 1.0], dtype=best.dtype, device=best.device) * cell
     window = torch.cartesian_prod(steps, steps)  # x varies slowest
     value = maps.at(best[:, None] + window, config).unflatten(-1, (3, 3))
-    # In a border cell the map still rises outward: its maximum is not in here.
-    border = best.abs().amax(-1) > config.extent - cell
     peak = best + cell * _parabola_peak(value)
-    return torch.where(border[:, None], 2 * config.extent, peak)
+    return torch.where(best.abs() > config.extent - cell, config.extent * best.sign(), peak)
 
 
 def _best_cell(maps: Maps, config: FusionConfig) -> Float[Tensor, "K 2"]:
@@ -212,112 +221,20 @@ def _parabola_peak(value: Float[Tensor, "K 3 3"]) -> Float[Tensor, "K 2"]:
     xx = value[:, 2, 1] - 2 * value[:, 1, 1] + value[:, 0, 1]
     yy = value[:, 1, 2] - 2 * value[:, 1, 1] + value[:, 1, 0]
     xy = 0.25 * (value[:, 2, 2] - value[:, 2, 0] - value[:, 0, 2] + value[:, 0, 0])
-    return _newton_step(torch.stack([x, y], -1), xx, yy, xy).clamp(-1.0, 1.0)
-
-
-def _newton_step(
-    gradient: Float[Tensor, "K 2"],
-    xx: Float[Tensor, " K"],
-    yy: Float[Tensor, " K"],
-    xy: Float[Tensor, " K"],
-) -> Float[Tensor, "K 2"]:
-    """-H^-1 g of a function that curves downward, or is made to."""
-    with torch.no_grad():  # along a lone ridge the map is flat: lean on a small curvature there
-        middle, radius = 0.5 * (xx + yy), (0.25 * (xx - yy).square() + xy.square()).sqrt()
-        lean = (middle + radius + 1e-3 * (radius - middle)).clamp_min(0.0) + 1e-12
-    xx, yy = xx - lean, yy - lean
-    determinant = (xx * yy - xy.square()).clamp_min(1e-24)
-    x, y = gradient.unbind(-1)
-    return torch.stack([xy * y - yy * x, xy * x - xx * y], -1) / determinant[:, None]
+    return newton_step(torch.stack([x, y]), xx, yy, xy).T.clamp(-1.0, 1.0)
 
 
 def exact_peaks(maps: Maps, config: FusionConfig) -> Float[Tensor, "K 2"]:
-    """Maximum of the very map inside the extent, and the exact gradient of its place.
-
-    A slope that the border cuts off is no maximum, even where it is higher than all of them.
-    Without a grid: a maximum lies near the joint, near its foot on a line, or near where two
-    lines cross. From the best of these, reweighted least squares climb: each step maximises a
-    lower bound of the map that touches it, so none can lose height. The gradient is that of the
-    condition "the map is level here" (implicit function theorem).
-    """
-    with torch.no_grad():
-        starts = _candidates(maps)
-        best = _height_inside(maps, starts, config).topk(min(CLIMBERS, starts.shape[1])).indices
-        points = starts.gather(1, best[..., None].expand(-1, -1, 2))
-        for _ in range(CLIMBS):
-            points = _climb(maps, points, config)
-        points = torch.cat([points, starts], dim=1)
-        best = _height_inside(maps, points, config).argmax(-1)
-        peak = points[torch.arange(len(points), device=points.device), best]
-    return _newton(maps, peak, config)
-
-
-def _height_inside(
-    maps: Maps, points: Float[Tensor, "K P 2"], config: FusionConfig
-) -> Float[Tensor, "K P"]:
-    """Height of the map, and below everything outside of the extent."""
-    outside = points.abs().amax(-1) > config.extent
-    return maps.at(points, config).masked_fill(outside, -1.0)
-
-
-def _candidates(maps: Maps) -> Float[Tensor, "K C 2"]:
-    """The joint, its feet on the lines, and the crossings of all pairs of lines."""
-    gap = torch.einsum("kc,kvc->kv", maps.joint, maps.normal) - maps.offset
-    feet = maps.joint[:, None] - gap[..., None] * maps.normal
-    first, second = torch.triu_indices(*2 * maps.offset.shape[1:], 1, device=gap.device)
-    a, b = maps.normal[:, first], maps.normal[:, second]
-    p, q = maps.offset[:, first], maps.offset[:, second]
-    determinant = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-    parallel = determinant.abs() < 1e-3
-    determinant = torch.where(parallel, 1.0, determinant)
-    x = (p * b[..., 1] - q * a[..., 1]) / determinant
-    y = (q * a[..., 0] - p * b[..., 0]) / determinant
-    crossings = torch.where(parallel[..., None], maps.joint[:, None], torch.stack([x, y], -1))
-    return torch.cat([maps.joint[:, None], feet, crossings], dim=1)
-
-
-def _climb(
-    maps: Maps, points: Float[Tensor, "K P 2"], config: FusionConfig
-) -> Float[Tensor, "K P 2"]:
-    """One step of reweighted least squares towards the joint and the lines that are near."""
-    across = torch.einsum("kpc,kvc->kpv", points, maps.normal) - maps.offset[:, None]
-    line = maps.line_height[:, None] * (-0.5 * (across / config.line_sigma).square()).exp()
-    line = line / config.line_sigma**2
-    gap = (points - maps.joint[:, None]).square().sum(-1)
-    own = maps.joint_height[:, None] * (-0.5 * gap / config.joint_sigma**2).exp()
-    own = own / config.joint_sigma**2
-    nx, ny = maps.normal[:, None].unbind(-1)
-    # Damped, so that lines all but parallel do not throw a point far away; it still climbs.
-    damped = own + 1e-4 * (own + line.sum(-1)) + 1e-12
-    xx, yy = damped + (line * nx.square()).sum(-1), damped + (line * ny.square()).sum(-1)
-    xy = (line * nx * ny).sum(-1)
-    # What pulls: the way to the joint, and the way to each line along its normal.
-    x = own * (maps.joint[:, None, 0] - points[..., 0]) - (line * across * nx).sum(-1)
-    y = own * (maps.joint[:, None, 1] - points[..., 1]) - (line * across * ny).sum(-1)
-    determinant = (xx * yy - xy.square()).clamp_min(1e-30)
-    step = torch.stack([yy * x - xy * y, xx * y - xy * x], -1) / determinant[..., None]
-    return points + step.clamp(-config.joint_sigma, config.joint_sigma)
-
-
-def _newton(maps: Maps, peak: Float[Tensor, "K 2"], config: FusionConfig) -> Float[Tensor, "K 2"]:
-    """One Newton step from a maximum: no way to go, but the gradient of where it lies."""
-    away = peak - maps.joint
-    own = maps.joint_height * (-0.5 * away.square().sum(-1) / config.joint_sigma**2).exp()
-    own = own / config.joint_sigma**2
-    across = torch.einsum("kc,kvc->kv", peak, maps.normal) - maps.offset
-    line = maps.line_height * (-0.5 * (across / config.line_sigma).square()).exp()
-    line = line / config.line_sigma**2
-    gradient = -own[:, None] * away - torch.einsum("kv,kvc->kc", line * across, maps.normal)
-    with torch.no_grad():
-        bend_own = away / config.joint_sigma
-        bend = line * ((across / config.line_sigma).square() - 1)
-        nx, ny = maps.normal.unbind(-1)
-        xx = own * (bend_own[:, 0].square() - 1) + (bend * nx.square()).sum(-1)
-        yy = own * (bend_own[:, 1].square() - 1) + (bend * ny.square()).sum(-1)
-        xy = own * bend_own[:, 0] * bend_own[:, 1] + (bend * nx * ny).sum(-1)
-    step = _newton_step(gradient, xx, yy, xy)
-    shorten = (config.line_sigma / step.detach().norm(dim=-1).clamp_min(1e-12)).clamp_max(1.0)
-    return peak + shorten[:, None] * step
+    """Maximum of the very map within the extent or on its border, and its place's gradient."""
+    ridges = Ridges(
+        maps.normal.permute(2, 1, 0).contiguous(),
+        maps.offset.T.contiguous(),
+        maps.line_height.T.contiguous(),
+        maps.joint.T.contiguous(),
+        maps.joint_height,
+    )
+    widths = Widths(config.line_sigma, config.joint_sigma)
+    return highest_points(ridges, widths, config.extent).T
 
 
 def from_maps(peaks: Callable[[Maps, FusionConfig], Tensor]) -> Method:
@@ -326,7 +243,10 @@ def from_maps(peaks: Callable[[Maps, FusionConfig], Tensor]) -> Method:
     def repair(
         views: Views, lifted: Lifted, where: Int[Tensor, "K 3"], config: FusionConfig
     ) -> tuple[Float[Tensor, "K 2"], Float[Tensor, " K"]]:
-        maps = joint_maps(views, lifted, where, config)
+        n_views = views.keypoints.shape[1]
+        turn = torch.arange(1, n_views, device=where.device)
+        others = (where[:, 1:2] + turn) % n_views
+        maps = _maps(views, lifted, where, others, config)
         peak = peaks(maps, config)
         # A joint detected outside of the map stays: its own part of the map is not in it.
         outside = (maps.joint.abs().amax(-1) > config.extent) & (maps.joint_height > 0)
@@ -363,5 +283,5 @@ METHODS: Mapping[str, Method] = {
     "triangulate": by_triangulation,
 }
 SMALLEST_SINE = 1e-6  # below, two views look along one axis and draw no lines in each other
-CLIMBERS = 16  # candidates that climb; with 4, the highest peak is missed at 1 joint in 200
-CLIMBS = 8
+BORDER = 1e-5  # of the extent: nearer than this is on its border
+GRID_BLOCK = 64  # maps drawn at a time

@@ -53,32 +53,47 @@ def triangulate(
     number of times). The gradient is that of the last least squares, its weights held fixed.
     """
     axes = rotation[:, :, :2]
+    n_views = axes.shape[1]
+    row, column = torch.triu_indices(3, 3, device=axes.device)
+    # Per unit of say: what a view adds to the normal matrix of any joint, and to the right side.
+    bends = (axes.mT @ axes)[..., row, column].mT  # B 6 V
+    pulls = torch.einsum("bvrc,bvjr->bvcj", axes, seen.points)
+    leash = PRIOR * (row == column).to(prior.dtype)[:, None]
+    prior_pull = PRIOR * prior.mT
+    points = seen.points.mT.flatten(1, 2)  # B 2V J
 
     def solve(say: Tensor) -> Tensor:
-        normal = torch.einsum("bvj,bvrc,bvrd->bjcd", say, axes, axes)
-        right = torch.einsum("bvj,bvrc,bvjr->bjc", say, axes, seen.points)
-        leash = PRIOR * torch.eye(3, dtype=prior.dtype, device=prior.device)
-        return _solve(normal + leash, right + PRIOR * prior)
+        right = (say[:, :, None] * pulls).sum(1) + prior_pull
+        return _solve_symmetric(bends @ say + leash, right)
 
     with torch.no_grad():
         say = seen.confidence
         for _ in range(reweightings):
-            gap = torch.einsum("bvrc,bjc->bvjr", axes, solve(say)) - seen.points
-            say = seen.confidence / (1 + (gap / tolerance).square().sum(-1))
-    return solve(say), say
+            gap = (axes.flatten(1, 2) @ solve(say)).sub_(points).div_(tolerance).square_()
+            say = seen.confidence / gap.unflatten(1, (n_views, 2)).sum(2).add_(1)
+    return solve(say).mT, say
 
 
-def _solve(matrix: Float[Tensor, "*batch 3 3"], right: Float[Tensor, "*batch 3"]) -> Tensor:
-    """Solution of symmetric positive systems, by cofactors: ten times as fast as by pivoting.
+def _solve_symmetric(
+    upper: Float[Tensor, "B 6 J"], right: Float[Tensor, "B 3 J"]
+) -> Float[Tensor, "B 3 J"]:
+    """Solve 3 x 3 systems, given row by row from the diagonal on, by cofactors.
 
-    The leash keeps all systems here well away from singular ones.
+    Twenty times as fast as LAPACK one by one; accurate because `PRIOR` bounds the condition.
     """
-    a, b, c = matrix.unbind(-1)
-    cofactors = torch.stack(
-        [torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], dim=-2
+    xx, xy, xz, yy, yz, zz = upper.transpose(0, 1).contiguous()
+    a, b, c = right.transpose(0, 1).contiguous()
+    co_xx, co_xy, co_xz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+    co_yy, co_yz, co_zz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
+    solved = torch.stack(
+        [
+            co_xx * a + co_xy * b + co_xz * c,
+            co_xy * a + co_yy * b + co_yz * c,
+            co_xz * a + co_yz * b + co_zz * c,
+        ],
+        dim=1,
     )
-    determinant = (cofactors[..., 0, :] * a).sum(-1, keepdim=True)
-    return torch.einsum("...rc,...c->...r", cofactors, right) / determinant
+    return solved / (xx * co_xx + xy * co_xy + xz * co_xz)[:, None]
 
 
 def adjust(

@@ -140,10 +140,10 @@ class Recites(Lifter):
 
     def __init__(self, poses):
         super().__init__(LifterConfig(width=1), 17, 0)
-        self.poses = nn.Parameter(poses)
+        self.recital = nn.Parameter(poses)
 
     def forward(self, views):
-        pose = self.poses[views.keypoints[:, 0, 0, 0].long()]
+        pose = self.recital[views.keypoints[:, 0, 0, 0].long()]
         return Lifted(pose, random_rotations(*pose.shape[:2]))
 
 
@@ -172,7 +172,7 @@ def test_every_recording_votes_once(worlds, expected):
 def test_long_recordings_are_sampled_over_their_whole_length():
     lifter, takes = recited((1, 1))
     with torch.no_grad():
-        lifter.poses[15:40] *= DEPTH  # most of the first recording, but not its start
+        lifter.recital[15:40] *= DEPTH  # most of the first recording, but not its start
     assert vote(lifter, takes, H36M17) == Vote(1, 1)
     assert vote(lifter, takes, H36M17, most_frames=8) == Vote(1, 1)
 
@@ -183,8 +183,8 @@ def test_what_was_not_observed_does_not_vote():
     confidence[:, 1] = 0.0
     confidence[5] = 0.0
     with torch.no_grad():
-        lifter.poses[:, 1] *= 100 * DEPTH
-        lifter.poses[5] *= DEPTH
+        lifter.recital[:, 1] *= 100 * DEPTH
+        lifter.recital[5] *= DEPTH
     blind = replace(takes, views=replace(takes.views, confidence=confidence))
     assert vote(lifter, blind, H36M17) == Vote(0, 2)
     nothing = replace(takes.views, confidence=torch.zeros_like(confidence))

@@ -18,7 +18,7 @@ from conftest import (
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from canonlift import fusion, losses
+from canonlift import losses
 from canonlift.fusion import (
     METHODS,
     FusionConfig,
@@ -29,6 +29,7 @@ from canonlift.fusion import (
     joint_maps,
     to_repair,
 )
+from canonlift.geometry import ridges
 from canonlift.geometry.rotations import from_axis_angle
 from canonlift.geometry.scale import norm
 from canonlift.skeleton import H36M17
@@ -419,7 +420,9 @@ def test_exact_is_as_high_as_the_best_cell_of_a_dense_grid(n_views):
 
 @each_map_method
 def test_gradient_of_a_peak(method, monkeypatch):
-    monkeypatch.setattr(fusion, "CLIMBS", 400)  # by default a few flat peaks are left early
+    monkeypatch.setattr(
+        ridges, "SCHEDULE", ((1000, 40),)
+    )  # by default a few flat peaks are left early
     views, lifted = disturbed(*scene(2, 3))
     config = FusionConfig(method=method)
     where = to_repair(views, lifted, config, H36M17)[::5]
@@ -449,7 +452,7 @@ def test_the_gradient_of_exact_peaks_is_right_at_most_joints_as_configured():
 
 @each_map_method
 def test_gradient_of_repair_with_respect_to_detections_and_rotations(method, monkeypatch):
-    monkeypatch.setattr(fusion, "CLIMBS", 200)
+    monkeypatch.setattr(ridges, "SCHEDULE", ((1000, 40),))
     views, lifted = disturbed(*scene(1, 3))
 
     def repair(keypoints, confidence, rotation):

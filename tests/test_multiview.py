@@ -4,7 +4,7 @@ import torch
 from conftest import disturbed, random, scene, turned, uniform
 from torch.testing import assert_close
 
-from canonlift import multiview, targets
+from canonlift import targets
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.scale import unit_scale
 from canonlift.multiview import Sight, adjust, resect, triangulate
@@ -120,14 +120,6 @@ def test_adjusting_finds_pose_rotations_and_scales_together():
     start = off.rotation[:, 1:] @ off.rotation[:, :1].mT
     assert (relative - expected).abs().max() < 0.1 * (start - expected).abs().max()
     assert pose_error(pose, truth.pose[:, 0]) < 0.002
-
-
-def test_cofactors_solve_as_elimination_does():
-    a = random(50, 3, 3)
-    matrix, right = a @ a.mT + 0.1 * torch.eye(3).double(), random(50, 3, seed=1)
-    assert_close(multiview._solve(matrix, right), torch.linalg.solve(matrix, right))
-    single = multiview._solve(matrix.float(), right.float()).double()
-    assert_close(single, torch.linalg.solve(matrix, right), rtol=1e-3, atol=1e-3)
 
 
 def test_the_consensus_needs_two_views_and_carries_no_gradient(exact):

@@ -83,6 +83,7 @@ def test_every_method_gives_a_row(method, run):
     assert row["seed"] == 3
     trained = method not in ("flat", "triangulation")
     assert (row["train_seconds"] is not None) == trained
+    assert trained == (method in ptz.TRAINED)
     repairs = method not in ("flat", "mean_pose")
     assert (row["refined_over_detected"] is not None) == repairs
 
@@ -208,6 +209,12 @@ def test_what_the_methods_train_differs_only_where_it_should(setting, tmp_path):
     weights = trained["canonpose"].schedule[0].weights
     assert ("camera_consistency" in weights) == (setting == "studio")
     assert trained["canonpose"].data.target == "none"
+    terms = {
+        name: {term for phase in ptz.config_of(recipe, job).schedule for term in phase.weights}
+        for name, recipe in (("papers_terms", ptz._papers_terms), ("targets", ptz._targets))
+    }
+    ours = {term for phase in trained["s1+s2"].schedule for term in phase.weights}
+    assert terms == {"papers_terms": ours - {"consensus"}, "targets": {"imitation"}}
     # The closed form takes three views.
     closed_form = trained["s1+s2"].data.target == "closed_form"
     assert closed_form == (setting != "pair")
@@ -269,7 +276,7 @@ def test_all_appends_what_is_missing_and_nothing_twice(mocap, work, tmp_path, mo
     (tmp_path / "ptz.jsonl").write_text(json.dumps(there) + "\n")
     paths = ["--data", mocap, "--work", work, "--results", tmp_path]
     ptz.main([str(word) for word in ["all", "--jobs", "2", *paths]])
-    assert len(set(asked)) == len(asked) == 8 * 5 + 6 * 2 - 1
+    assert len(set(asked)) == len(asked) == 8 * 5 + 2 + 8 * 2 - 1
     assert tuple(there.values()) not in asked
     first = asked.index(("mean_pose", "ski", 0))
     assert {method for method, _, _ in asked[first:]} == {"mean_pose"}

@@ -1,0 +1,241 @@
+"""The highest point of a sum of ridges and one Gaussian, without a grid.
+
+The maps are the last axis, here and only here: a short last axis would cost most of the time.
+"""
+
+from collections.abc import Iterable, Iterator
+from math import log, sqrt
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# How many of the best climbers go on (all where there are fewer), and for how many steps.
+SCHEDULE = ((1000, 2), (4, 2), (2, 8))
+BLOCK = 2**17  # numbers in one tensor, on a CPU: what is computed of them fits its cache
+ROOM = 2**24  # the same elsewhere
+LN4 = 2 * log(2)
+HALF_WIDTH = sqrt(LN4)  # sigmas at which a Gaussian has half its height
+
+
+class Ridges(NamedTuple):
+    """K maps: `height` of a ridge along `normal . x == offset`, and of a Gaussian at `centre`."""
+
+    normal: Float[Tensor, "2 N K"]  # unit length
+    offset: Float[Tensor, "N K"]
+    height: Float[Tensor, "N K"]
+    centre: Float[Tensor, "2 K"]
+    centre_height: Float[Tensor, " K"]
+
+
+class Widths(NamedTuple):
+    """Standard deviations, across the ridges and of the Gaussian."""
+
+    ridge: float
+    centre: float
+
+
+def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tensor, "2 K"]:
+    """Where each map is highest in the square [-extent, extent]^2, and the gradient of the place.
+
+    The border belongs to the square: a slope that it cuts off is highest there. A maximum lies
+    near the Gaussian, near its foot on a ridge, near where two ridges cross, or near where one
+    crosses the border. From all of these we climb. That no other place is higher is measured, not
+    proven: `benchmarks/fusion.py --proof`.
+
+    The gradient is that of the condition "the map is level here" (implicit function theorem). On
+    the border, where it need not be level, it is that of the step to where it would be.
+    """
+    with torch.no_grad():
+        unit = HALF_WIDTH * widths.ridge
+        scaled = Ridges(
+            ridges.normal,
+            ridges.offset / unit,
+            ridges.height,
+            ridges.centre / unit,
+            ridges.centre_height,
+        )
+        spread = (widths.ridge / widths.centre) ** 2
+        parts = _blocks(scaled, SCHEDULE[-1][0])
+        places = [_highest(Ridges(*part), spread, extent / unit) for part in parts]
+        # Rounding may have left the border, or the square.
+        place = torch.cat(places, dim=-1).mul_(unit).clamp_(-extent, extent)
+    if torch.is_grad_enabled() and any(part.requires_grad for part in ridges):
+        step = _step_to_level(ridges, place, widths)
+        return place + (step - step.detach())
+    return place
+
+
+def _blocks(parts: Iterable[Tensor], n_climbers: int) -> Iterator[tuple[Tensor, ...]]:
+    """Fewer maps at a time, as many as so many climbers have room for."""
+    parts = tuple(parts)
+    n_ridges = parts[0].shape[1]
+    room = BLOCK if parts[0].device.type == "cpu" else ROOM
+    size = max(1, room // (n_ridges * n_climbers))
+    return zip(*(part.split(size, dim=-1) for part in parts), strict=True)
+
+
+def _highest(ridges: Ridges, spread: float, extent: float) -> Float[Tensor, "2 K"]:
+    """The same in units in which a ridge is 2^(-distance^2)."""
+    points = _candidates(ridges, extent)
+    for keep, steps in SCHEDULE:
+        blocks = _blocks((*ridges, points), min(points.shape[1], keep))
+        climbed = []
+        for *part, start in blocks:
+            block = Ridges(*part)
+            x, y = _best(block, start, keep, spread)
+            for _ in range(steps):
+                x, y = _climb(block, x, y, spread, extent)
+            climbed.append(torch.stack([x, y]))
+        points = torch.cat(climbed, dim=-1)
+    return _best(ridges, points, 1, spread)[:, 0]
+
+
+def _best(
+    ridges: Ridges, points: Float[Tensor, "2 C K"], keep: int, spread: float
+) -> Float[Tensor, "2 D K"]:
+    """The highest `keep` of the points of each map, in any order."""
+    if keep >= points.shape[1]:
+        return points
+    height = _height(ridges, *points, spread)
+    if keep == 1:
+        best = height.max(0, keepdim=True).indices
+    else:
+        best = height.topk(keep, dim=0, sorted=False).indices
+    return points.gather(1, best.expand(2, -1, -1))
+
+
+def _candidates(ridges: Ridges, extent: float) -> Float[Tensor, "2 C K"]:
+    """Centre, its feet on the ridges, their crossings, and their two ends on the border."""
+    (nx, ny), (cx, cy), offset = ridges.normal, ridges.centre, ridges.offset
+    gap = cx * nx + cy * ny - offset
+    first, second = torch.triu_indices(len(offset), len(offset), 1, device=offset.device)
+    determinant = nx[first] * ny[second] - ny[first] * nx[second]
+    inverse = determinant / (determinant.square() + 1e-12)  # parallel lines cross anywhere
+    crossing_x = (offset[first] * ny[second] - offset[second] * ny[first]) * inverse
+    crossing_y = (offset[second] * nx[first] - offset[first] * nx[second]) * inverse
+
+    # Along a ridge, from its point nearest to 0, to both sides of the square in x and in y.
+    near_x, near_y = offset * nx, offset * ny
+    per_x, per_y = -ny / (ny.square() + 1e-12), nx / (nx.square() + 1e-12)
+    mid_x, mid_y = -near_x * per_x, -near_y * per_y
+    half_x, half_y = extent * per_x.abs(), extent * per_y.abs()
+    start = torch.maximum(mid_x - half_x, mid_y - half_y)
+    end = torch.minimum(mid_x + half_x, mid_y + half_y)
+
+    x = [cx[None], cx - gap * nx, crossing_x, near_x - start * ny, near_x - end * ny]
+    y = [cy[None], cy - gap * ny, crossing_y, near_y + start * nx, near_y + end * nx]
+    return torch.stack([torch.cat(x), torch.cat(y)]).clamp_(-extent, extent)
+
+
+def _parts(ridges: Ridges, x: Tensor, y: Tensor, spread: float) -> tuple[Tensor, ...]:
+    """Distance from each ridge and height of it at points (C, K); the same for the Gaussian."""
+    nx, ny = ridges.normal[:, :, None]
+    across = torch.addcmul(-ridges.offset[:, None], x, nx).addcmul_(y, ny)
+    # 2^x, because it costs a quarter of e^x.
+    ridge = across.square().neg_().exp2_().mul_(ridges.height[:, None])
+    dx, dy = ridges.centre[0] - x, ridges.centre[1] - y
+    square = (dx * dx).addcmul_(dy, dy)
+    own = square.mul_(-spread).exp2_().mul_(ridges.centre_height)
+    return across, ridge, dx, dy, own
+
+
+def _height(
+    ridges: Ridges, x: Float[Tensor, "C K"], y: Float[Tensor, "C K"], spread: float
+) -> Float[Tensor, "C K"]:
+    _, ridge, _, _, own = _parts(ridges, x, y, spread)
+    return ridge.sum(0).add_(own)
+
+
+def _climb(
+    ridges: Ridges,
+    x: Float[Tensor, "C K"],
+    y: Float[Tensor, "C K"],
+    spread: float,
+    extent: float,
+) -> tuple[Float[Tensor, "C K"], Float[Tensor, "C K"]]:
+    """One step towards the maximum of a parabola that touches the map here, within the square.
+
+    Reweighted least squares never lose height, but creep. Newton's parabola is theirs less a part
+    that stems from the change of the weights; of that we take all, or as much as leaves a tenth
+    of the curvature in every direction.
+    """
+    across, ridge, dx, dy, own = _parts(ridges, x, y, spread)
+    nx, ny = ridges.normal[:, :, None]
+    spare = torch.empty_like(ridge)  # new memory costs more than the product written to it
+
+    def weighted(weight: Tensor, value: Tensor) -> Tensor:
+        return torch.mul(weight, value, out=spare).sum(0)
+
+    nxx, nxy = nx * nx, nx * ny
+    total, pull, own = ridge.sum(0), across.mul(ridge), own.mul_(spread)
+    gx = (own * dx).sub_(weighted(pull, nx))
+    gy = (own * dy).sub_(weighted(pull, ny))
+
+    # Least squares, damped where one ridge is near: it says nothing of the way along it.
+    damped = (total + own).mul_(1e-4).add_(own).add_(1e-12)
+    xx, xy = weighted(ridge, nxx), weighted(ridge, nxy)
+    yy = (total - xx).add_(damped)
+    xx.add_(damped)
+
+    bend, own = pull.mul_(across).mul_(LN4), own * (LN4 * spread)
+    bend_xx, bend_xy = weighted(bend, nxx), weighted(bend, nxy)
+    bend_yy = bend.sum(0).sub_(bend_xx).addcmul_(own * dy, dy)
+    bend_xx.addcmul_(own * dx, dx)
+    bend_xy.addcmul_(own * dx, dy)
+    determinant = xx * yy - xy * xy
+    half = (xx * bend_yy + yy * bend_xx - 2 * xy * bend_xy) / (2 * determinant)
+    ratio = (bend_xx * bend_yy - bend_xy * bend_xy) / determinant
+    largest = half + (half * half - ratio).clamp_min_(0).sqrt_()  # of bend's eigenvalues
+    take = -0.9 / largest.clamp_min_(0.9)
+    xx.addcmul_(take, bend_xx)
+    xy.addcmul_(take, bend_xy)
+    yy.addcmul_(take, bend_yy)
+
+    # At most to the border, and never so far that the parabola is no guide; where a coordinate
+    # is stopped there, the other one makes the best of it.
+    longest = min(1.0, spread**-0.5)
+    low_x, high_x = (-extent - x).clamp_min_(-longest), (extent - x).clamp_max_(longest)
+    low_y, high_y = (-extent - y).clamp_min_(-longest), (extent - y).clamp_max_(longest)
+    step_x = (yy * gx).sub_(xy * gy).div_(xx * yy - xy * xy).clamp_(low_x, high_x)
+    step_y = torch.addcmul(gy, xy, step_x, value=-1).div_(yy).clamp_(low_y, high_y)
+    step_x = torch.addcmul(gx, xy, step_y, value=-1).div_(xx).clamp_(low_x, high_x)
+    return step_x.add_(x), step_y.add_(y)
+
+
+def _step_to_level(
+    ridges: Ridges, place: Float[Tensor, "2 K"], widths: Widths
+) -> Float[Tensor, "2 K"]:
+    """Newton's step from a fixed place, as a function of the map."""
+    nx, ny = ridges.normal
+    across = (place[0] * nx + place[1] * ny - ridges.offset) / widths.ridge
+    ridge = ridges.height * (-0.5 * across.square()).exp()
+    away = (place - ridges.centre) / widths.centre
+    own = ridges.centre_height * (-0.5 * away.square().sum(0)).exp()
+    pull = ridge * across / widths.ridge
+    pull_x, pull_y = -own * away / widths.centre
+    gradient = torch.stack([pull_x - (pull * nx).sum(0), pull_y - (pull * ny).sum(0)])
+    with torch.no_grad():
+        bend = ridge * (across.square() - 1) / widths.ridge**2
+        own, (dx, dy) = own / widths.centre**2, away
+        xx = own * (dx.square() - 1) + (bend * nx.square()).sum(0)
+        yy = own * (dy.square() - 1) + (bend * ny.square()).sum(0)
+        xy = own * dx * dy + (bend * nx * ny).sum(0)
+    return newton_step(gradient, xx, yy, xy)
+
+
+def newton_step(
+    gradient: Float[Tensor, "2 K"],
+    xx: Float[Tensor, " K"],
+    yy: Float[Tensor, " K"],
+    xy: Float[Tensor, " K"],
+) -> Float[Tensor, "2 K"]:
+    """-H^-1 g of functions that curve downward, or are made to."""
+    with torch.no_grad():  # along a lone ridge the map is flat: lean on a small curvature there
+        middle, radius = 0.5 * (xx + yy), (0.25 * (xx - yy).square() + xy.square()).sqrt()
+        lean = (middle + radius + 1e-3 * (radius - middle)).clamp_min(0.0) + 1e-12
+    xx, yy = xx - lean, yy - lean
+    determinant = (xx * yy - xy.square()).clamp_min(1e-24)
+    x, y = gradient
+    return torch.stack([xy * y - yy * x, xy * x - xx * y]) / determinant
