@@ -35,7 +35,8 @@ fusion: {method: triangulate, extent: 0.7}
 schedule:
   - {name: bootstrap, steps: 8, learning_rate: 1.0e-3, warmup: 3, clip_norm: 0.5,
     weights: {imitation: 1.0}}
-  - {name: stage 1, steps: 40, learning_rate: 3.0e-3, convergence: {window: 2, patience: 2},
+  - {name: stage 1, steps: 99, learning_rate: 1.0e-3,
+    convergence: {window: 3, tolerance: 0.5, patience: 2},
     weights: {reprojection: 1, refinement: 1, fused_reprojection: 0.01, consistency_3d: 0.01,
     consensus: 1}}
   - {name: stage 2, steps: 9, learning_rate: 1.0e-3, decay: cosine,
@@ -45,13 +46,13 @@ schedule:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Two takes of which half was hidden, unevenly."""
+    """Takes of which some was hidden, unevenly."""
     folder = tmp_path_factory.mktemp("takes")
     film = SimulateConfig(n_train=2, n_test=1, n_frames=24, cameras=CameraConfig(n_views=4))
     g = np.random.default_rng(0)
     for path in write_session(film, folder)[0]:
         take = recordings.load(path)
-        hidden = g.random(take.confidence.shape) < g.random((take.n_frames, 1, 1))
+        hidden = g.random(take.confidence.shape) < 0.4 * g.random((take.n_frames, 1, 1))
         confidence = np.where(hidden, 0.0, take.confidence).astype(np.float32)
         recordings.save(replace(take, confidence=confidence, rig="hall"), path)
     path = tmp_path_factory.mktemp("config") / "config.yaml"
@@ -66,7 +67,9 @@ def alone(config, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "LOG_EVERY", 1)
         train.train(configs.load(config), out)
-    assert log.read(out)[-1]["phase"] == "stage 2"
+    rows = log.read(out)
+    assert [row["phase"] for row in rows][8:18] == ["stage 1"] * 9 + ["stage 2"]
+    assert all(float(row["loss"]) > 0.01 for row in rows)
     return out
 
 
@@ -99,7 +102,7 @@ for line in sys.stdin:
           flush=True)
 else:
     sys.exit()
-signal.alarm(60)
+signal.alarm(300)
 said = os.open(job["said"] + str(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 os.dup2(said, 1), os.dup2(said, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 os.environ |= {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "LOCAL_RANK": str(rank),
@@ -162,7 +165,7 @@ def assert_same_run(found, expected):
         for name in one.keys() - {"seconds", "phase"}:
             assert (one[name] == "") == (other[name] == "")
             if one[name]:
-                assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-4), one
+                assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-5), one
         assert one["phase"] == other["phase"]
     found, expected = checkpoint.load(found), checkpoint.load(expected)
     assert found["progress"]["total_step"] == expected["progress"]["total_step"]
@@ -216,9 +219,9 @@ train.main()
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
          tmp_path / "launch.py", config, often, "--out", tmp_path / "run"],
         cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert time.time() - float(re.search(r"killed at (\S+)", done.stderr)[1]) < 10
+    assert time.time() - float(re.search(r"killed at (\S+)", done.stderr)[1]) < 20
     assert done.returncode == 1
     assert re.search(r"rank +: 1 .*\n +exitcode +: -9 ", done.stderr)
     said = "train.py: another process of this run has ended or does not answer"
