@@ -5,9 +5,14 @@ Examples:
     python train.py configs/demo.yaml variant=baseline seed=1   # override any setting
     python train.py my.yaml data.train='[takes/*.npz]' --out runs/mine
     python train.py configs/demo.yaml --resume                  # go on after a crash or Ctrl-C
+    torchrun --nproc_per_node 4 train.py configs/demo.yaml      # four GPUs, or four CPU processes
 
 A run folder holds checkpoint.pt, config.yaml (complete), metrics.csv, results.json,
 predictions.npz and figures/. A killed run loses at most `checkpoint_seconds`.
+
+Under torchrun each process takes its part of every batch of `batch_size`: the run is that of one
+process but for rounding, and may be resumed with another number of them. On several machines,
+--out and the recordings have to lie where all of them see them.
 """
 
 import argparse
@@ -19,19 +24,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from canonlift import checkpoint, runs, targets
+from canonlift import checkpoint, parallel, runs, targets
 from canonlift import config as configs
 from canonlift.data import session as sessions
-from canonlift.data.session import Session
+from canonlift.data import shards
+from canonlift.data.recording import Recording
+from canonlift.data.session import Samples
 from canonlift.data.simulate import write_session
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.rotations import nearest_rotation
@@ -39,9 +47,10 @@ from canonlift.geometry.scale import unit_scale
 from canonlift.lifter import Lifter
 from canonlift.log import MetricsLog
 from canonlift.mirror import vote
+from canonlift.objective import Objective
 from canonlift.runs import Run
 from canonlift.stages import Repair, least_stage
-from canonlift.types import Target, Views
+from canonlift.types import Views
 from eval import report
 
 LOG_EVERY = 20
@@ -69,14 +78,26 @@ def main() -> None:
     out = args.out or Path("runs") / args.config.stem
     try:
         config = configs.load(args.config, args.overrides)
-        test_paths = train(config, out, args.resume)
+        with parallel.joined(checkpoint.pick_device(config.device)):
+            test_paths = train(config, out, args.resume)
+        if not parallel.is_first():
+            return
         if test_paths:
             report(checkpoint.load_model(out, config.device), test_paths, out, out)
         else:
             print("There are no test recordings, so nothing was evaluated or drawn.")
-    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+    except (
+        ValueError,
+        FileNotFoundError,
+        FileExistsError,
+        FloatingPointError,
+        parallel.Lost,
+    ) as error:
+        parallel.let_first_speak()
         sys.exit(f"train.py: {error}")
     except (Interrupted, KeyboardInterrupt) as stop:
+        if not parallel.is_first():
+            return
         print(f"train.py: {str(stop) or 'interrupted; continue with --resume'}", file=sys.stderr)
         sys.exit(130)
     print("\nNext:")
@@ -108,14 +129,23 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
         Interrupted: if the process was asked to stop; the run can be resumed.
     """
     run = runs.start(config, out, resume)
-    train_paths, test_paths = find_recordings(config, out)
-    session = _read(config, train_paths)
-    log = MetricsLog(out, config.terms, run.progress.total_step)
-    n_steps = sum(phase.steps for phase in config.schedule)
+    train_paths, test_paths = parallel.from_first(lambda: find_recordings(config, out))
+    fit(run, _read(config, train_paths))
+    return test_paths
+
+
+def fit(run: Run, session: Samples) -> None:
+    """Run what is left of the phases, and leave a finished checkpoint; raises as `train` does."""
+    log = MetricsLog(run.out, run.config.terms, run.progress.total_step)
+    n_steps = sum(phase.steps for phase in run.config.schedule)
     with (
         closing(log),
         _stop_signals() as stop,
-        tqdm(total=n_steps, initial=run.progress.total_step, disable=None) as bar,
+        tqdm(
+            total=n_steps,
+            initial=run.progress.total_step,
+            disable=None if parallel.is_first() else True,  # None: unless it is a terminal
+        ) as bar,
     ):
         while not run.finished:
             _run_phase(run, session, log, bar, stop)
@@ -126,33 +156,30 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
             run.next_phase()
             if not run.finished:
                 run.save()
-    run.save(mean_pose=_mean_pose(run, session))
-    return test_paths
+    if parallel.is_first():
+        run.save(mean_pose=_mean_pose(run, session))
 
 
 class Taken(NamedTuple):
     """A step whose loss nobody has read yet: reading waits for the device."""
 
     loss: Float[Tensor, ""]
-    samples: Int[Tensor, " B"]
+    samples: Int[Tensor, " B"]  # of all processes together
 
 
-def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: list[str]) -> None:
+def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: list[int]) -> None:
     """Optimise until the phase has converged or used up its steps; keep the best weights.
 
     Losses are read several steps at a time, so `run.progress` lags by the steps in `taken`.
     """
     config, phase, progress = run.config, run.phase, run.progress
-    compute = computation(config, phase, run.lifter)
-    order = sessions.batches(
-        len(session.views), config.batch_size, config.seed, progress.total_step
-    )
+    compute = parallel.distribute(computation(config, phase, run.lifter))
+    batches = sessions.stream(session, config.batch_size, config.seed, progress.total_step)
     bar.set_description(phase.name)
     saved, started = time.monotonic(), time.monotonic() - progress.seconds
     taken: list[Taken] = []
     while not progress.over(phase):
-        samples = next(order).to(session.recording.device, non_blocking=True)
-        views = session.views[samples]
+        samples, views = next(batches)
         if config.flip and (progress.total_step + len(taken)) % 2:
             views = sessions.flip(views, config.joints)
         rate = phase.learning_rate_at(progress.step + len(taken))
@@ -161,7 +188,9 @@ def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: lis
         bar.update()
 
         logs = (progress.total_step + len(taken)) % LOG_EVERY == 0
-        saves = bool(stop) or time.monotonic() - saved > config.checkpoint_seconds
+        # What one process wants all do, at the same step.
+        due = time.monotonic() - saved > config.checkpoint_seconds
+        signalled, saves = parallel.highest(max(stop, default=0), int(bool(stop) or due))
         if not (logs or saves or len(taken) >= progress.steps_to_window(phase)):
             continue
         value = _count(run, session, taken)
@@ -175,20 +204,30 @@ def _run_phase(run: Run, session: Session, log: MetricsLog, bar: tqdm, stop: lis
         if saves:
             run.save()
             saved = time.monotonic()
-        if stop:
+        if signalled:
+            name = signal.Signals(signalled).name
+            parallel.wait()  # torchrun ends all when one has ended, saved or not
             raise Interrupted(
-                f"{stop[0]}: saved at step {progress.total_step}; continue with --resume"
+                f"{name}: saved at step {progress.total_step}; continue with --resume"
             )
 
 
-def computation(
-    config: configs.Config, phase: configs.PhaseConfig, lifter: Lifter
-) -> Callable[[Views], tuple[Float[Tensor, ""], dict[str, Tensor]]]:
-    """From views to the loss of a phase, and its terms."""
-    objective = config.objective(phase)
-    stage = least_stage(objective.reads)
-    repair = Repair(config.fusion, config.joints)
-    return lambda views: objective(stage.run(lifter, repair, views))
+class Computation(nn.Module):
+    """From views to the loss of a phase, and its terms: DistributedDataParallel wants a module."""
+
+    def __init__(self, objective: Objective, repair: Repair, lifter: Lifter) -> None:
+        super().__init__()
+        self.objective, self.repair, self.lifter = objective, repair, lifter
+        self.stage = least_stage(objective.reads)
+
+    def forward(self, views: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss of the batch, and its terms."""
+        return self.objective(self.stage.run(self.lifter, self.repair, views))
+
+
+def computation(config: configs.Config, phase: configs.PhaseConfig, lifter: Lifter) -> Computation:
+    """What a phase of the config computes."""
+    return Computation(config.objective(phase), Repair(config.fusion, config.joints), lifter)
 
 
 def descend(
@@ -214,7 +253,7 @@ def descend(
     return loss.detach(), terms
 
 
-def _count(run: Run, session: Session, taken: Sequence[Taken]) -> float:
+def _count(run: Run, session: Samples, taken: Sequence[Taken]) -> float:
     """Take in the losses of the steps taken, the only place that waits for them; the last one.
 
     Raises:
@@ -261,34 +300,43 @@ def find_recordings(config: configs.Config, out: Path) -> tuple[list[Path], list
     return train_paths, test_paths
 
 
-def _read(config: configs.Config, paths: list[Path]) -> Session:
-    session = sessions.read(paths, config.joints, least_views=2)
+def _read(config: configs.Config, paths: list[Path]) -> Samples:
+    complete = partial(_add_target, config)
+    if config.data.shards is None:
+        session = sessions.read(paths, config.joints, 2, complete)
+    else:
+        folder, kind = Path(config.data.shards), config.data.target
+        if kind == "closed_form":
+            kind += f" over {config.data.window_s} s"
+        print(f"copying what is not there yet of {len(paths)} recordings into {folder}")
+        session = parallel.from_first(
+            lambda: shards.read(paths, config.joints, 2, complete, folder, kind)
+        )
     print(f"training on {sessions.describe(session)}")
-    views = session.views
-    if "camera_consistency" in config.terms and not (views.rig >= 0).any():
+    total = session.summary()
+    if "camera_consistency" in config.terms and not total.fixed:
         print("no recording names a rig of fixed cameras, so camera_consistency does nothing")
     if config.data.target == "closed_form":
-        takes = [views[session.recording == index] for index in range(len(paths))]
-        lengths = [max(1, round(config.data.window_s * fps)) for fps in session.fps]
-        parts = [
-            targets.closed_form(take, config.joints, length)
-            for take, length in zip(takes, lengths, strict=True)
-        ]
-        target = Target(torch.cat([p.pose for p in parts]), torch.cat([p.trust for p in parts]))
-        usable = (target.trust.amax((1, 2)) > 0.5).float().mean()
+        usable = total.trusted / total.frames
         print(f"closed-form guess of the pose: {usable:.0%} of the frames trusted")
-        views = replace(views, target=target)
     elif config.data.target == "pose3d":
         print("SUPERVISED: training reads pose3d (data.target)")
-        parts = [targets.true(path, config.joints, views.keypoints.shape[1]) for path in paths]
-        pose, trust = torch.cat([p.pose for p in parts]), torch.cat([p.trust for p in parts])
-        views = replace(views, target=Target(pose, trust))
-    return replace(session, views=views).to(checkpoint.pick_device(config.device))
+    return session.to(parallel.own_device(checkpoint.pick_device(config.device)))
 
 
-def _turn_round(run: Run, session: Session) -> dict[str, Any]:
+def _add_target(config: configs.Config, path: Path, recording: Recording, views: Views) -> Views:
+    if config.data.target == "none":
+        return views
+    if config.data.target == "closed_form":
+        window = max(1, round(config.data.window_s * recording.fps))
+        return replace(views, target=targets.closed_form(views, config.joints, window))
+    n_views = views.keypoints.shape[1]
+    return replace(views, target=targets.true(path, config.joints, n_views))
+
+
+def _turn_round(run: Run, session: Samples) -> dict[str, Any]:
     """Let the recordings vote on the mirrored world, and leave it if they say so."""
-    votes = vote(run.lifter, session, run.config.joints)
+    votes = parallel.from_first(lambda: vote(run.lifter, session, run.config.joints))
     if votes.turn_round:
         run.lifter.mirror()
     action = "turned round" if votes.turn_round else "kept"
@@ -299,16 +347,19 @@ def _turn_round(run: Run, session: Session) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _mean_pose(run: Run, session: Session, most: int = 20_000) -> Float[Tensor, "J 3"]:
+def _mean_pose(run: Run, session: Samples, most: int = 20_000) -> Float[Tensor, "J 3"]:
     """Mean shape of the lifted training poses, in their mean heading, at unit norm.
+
+    Of sessions of more than half a million frames, an even sample is lifted.
 
     Poses are first turned onto their common mean (generalised Procrustes); a mean over camera
     axes would mix all headings into a body without left and right.
     """
-    every = max(1, len(session.views) * session.views.keypoints.shape[1] // most)
+    samples = torch.arange(0, len(session), max(1, len(session) // 250_000))
+    every = max(1, len(samples) * session.summary().views // most)
     poses = []
-    for start in range(0, len(session.views), 4096):
-        views = session.views[start : start + 4096]
+    for some in samples.split(4096):
+        views = session[some]
         poses.append(run.lifter(views).in_camera[views.observed.any(-1)][::every])
     pose = torch.cat(poses)
     pose = pose[pose.norm(dim=(1, 2)) > 1e-6]  # a pose that is a point has no heading
@@ -322,18 +373,19 @@ def _mean_pose(run: Run, session: Session, most: int = 20_000) -> Float[Tensor, 
     return (mean @ heading.mT).cpu()
 
 
-def _not_finite(run: Run, session: Session, samples: Tensor, step: int) -> FloatingPointError:
-    """Find out which term of which recordings is not finite."""
+def _not_finite(run: Run, session: Samples, samples: Tensor, step: int) -> FloatingPointError:
+    """Find out which term of which recordings is not finite, in each process for itself."""
+    parallel.leave()
     what = f"the loss is not finite at step {step}"
-    if not run.lifter(session.views[samples]).in_camera.isfinite().all():
+    if not run.lifter(session[samples]).in_camera.isfinite().all():
         return FloatingPointError(
             f"{what}: the network diverged; lower the learning rate or set clip_norm"
         )
     compute = computation(run.config, run.phase, run.lifter)
     blame = []
-    for index in session.recording[samples].unique().tolist():
-        own = samples[session.recording[samples] == index]
-        _, terms = compute(session.views[own])
+    origin = session.origin(samples).cpu()
+    for index in origin.unique().tolist():
+        _, terms = compute(session[samples[origin == index]])
         bad = [name for name, value in terms.items() if not value.isfinite()]
         if bad:
             blame.append(f"{', '.join(bad)} in {session.names[index]}")
@@ -345,12 +397,12 @@ def _not_finite(run: Run, session: Session, samples: Tensor, step: int) -> Float
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[str]]:
+def _stop_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying of the first one."""
-    received: list[str] = []
+    received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
+        received.append(number)
         for known, handler in before.items():
             signal.signal(known, handler)  # a second one kills
 

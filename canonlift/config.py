@@ -38,6 +38,7 @@ class DataConfig:
     target: str = "none"  # row of TARGETS, for the terms `imitation` and `consensus`
     window_s: float = 2.0  # closed_form: seconds in which cameras keep their relative rotations
     simulate: SimulateConfig | None = None  # film a session into RUN/session, and read that
+    shards: str | None = None  # folder for copies, to train on more than fits into memory
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:

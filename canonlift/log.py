@@ -6,18 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from canonlift import files
+from canonlift import files, parallel
 
 FILE = "metrics.csv"
 
 
 class MetricsLog:
-    """`metrics.csv`, and TensorBoard's event file where TensorBoard is installed."""
+    """`metrics.csv`, and TensorBoard's event file where TensorBoard is installed.
+
+    Of several processes the first one writes; in the others nothing happens.
+    """
 
     def __init__(self, run: Path, terms: Sequence[str], last_step: int) -> None:
         """Open the log; rows after `last_step` are from a process that died, and are dropped."""
         self.path = run / FILE
         self.columns = ["step", "phase", "loss", *terms, "learning_rate", "seconds"]
+        self.board = None
+        if not parallel.is_first():
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
@@ -27,6 +33,8 @@ class MetricsLog:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row."""
+        if not parallel.is_first():
+            return
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
         if self.board is not None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from canonlift import parallel
 from canonlift.geometry.scale import norm, unit_scale
 from canonlift.types import Lifted, Target, Views
 
@@ -74,7 +75,8 @@ def camera_consistency(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
 
     Each sample is compared with the next one of the same rig in the batch, and the last with the
     first; batches are shuffled, so these are random pairs. Samples of moving cameras
-    (rig -1), and of a rig that is alone in the batch, cost nothing.
+    (rig -1), and of a rig that is alone in the batch, cost nothing. Where several processes
+    share a batch, each pairs the samples of its own part.
     """
     order = views.rig.argsort(stable=True)
     rig = views.rig[order]
@@ -93,5 +95,6 @@ def camera_consistency(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
 
 
 def _mean(value: Float[Tensor, "*batch"], weight: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
-    """Weighted mean; 0 where nothing has weight."""
-    return (value * weight).sum() / weight.sum().clamp_min(1e-12)
+    """Weighted mean over the whole batch, however many processes share it; 0 without weight."""
+    total, count = parallel.over_all((value * weight).sum(), weight.sum())
+    return total / count.clamp_min(1e-12)

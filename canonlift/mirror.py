@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from canonlift.anatomy import handedness
-from canonlift.data.session import Session
+from canonlift.data.session import Samples
 from canonlift.lifter import Lifter
 
 
@@ -35,18 +35,18 @@ class Vote:
 
 
 @torch.no_grad()
-def vote(lifter: Lifter, session: Session, joints: Sequence[str], most_frames: int = 2000) -> Vote:
+def vote(lifter: Lifter, session: Samples, joints: Sequence[str], most_frames: int = 2000) -> Vote:
     """Let every recording vote by the fold of the limbs in its lifted poses.
 
     One frame can err, and one view; a recording's mean fold hardly can. Long recordings are
-    sampled evenly.
+    sampled evenly, and the more sparsely the more of them there are: a million frames in all.
     """
     mirrored = upright = 0
     device = next(lifter.parameters()).device
+    most_frames = max(1, min(most_frames, 1_000_000 // len(session.names)))
     for index in range(len(session.names)):
-        samples = (session.recording == index).nonzero()[:, 0].cpu()
-        samples = samples[:: max(1, len(samples) // most_frames)]
-        views = session.views[samples.to(session.recording.device)].to(device)
+        samples = session.of(index)
+        views = session[samples[:: max(1, len(samples) // most_frames)]].to(device)
         fold = handedness(lifter(views).pose, joints)[views.observed.any(-1)]
         mean = float(fold.mean()) if len(fold) else 0.0
         mirrored += mean < 0

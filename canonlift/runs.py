@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from canonlift import checkpoint, files
+from canonlift import checkpoint, files, parallel
 from canonlift import config as configs
 from canonlift.lifter import Lifter
 
@@ -103,7 +103,9 @@ class Run:
         self.keep_best()
 
     def save(self, **finished: Any) -> None:
-        """Write the checkpoint; a finished run adds what its model needs."""
+        """Write the checkpoint, in the first process; a finished run adds what its model needs."""
+        if not parallel.is_first():
+            return
         state = {
             "config": configs.to_yaml(self.config),
             "lifter": self.lifter.state_dict(),
@@ -125,6 +127,25 @@ def start(config: configs.Config, out: Path, resume: bool) -> Run:
         ValueError: if the run there was started with another config.
     """
     resolved = configs.to_yaml(config)
+    trained = parallel.from_first(lambda: _look_into(out, resolved, resume))
+
+    torch.manual_seed(config.seed)
+    place = parallel.own_device(checkpoint.pick_device(config.device))
+    lifter = checkpoint.new_lifter(config).to(place)
+    if config.start_from is not None and not trained:
+        _load_weights(lifter, config)
+    run = Run(out, config, Progress(), lifter, _optimiser(lifter, config.schedule[0]), {}, {})
+    run.keep_best()
+    if trained:
+        _restore(run, checkpoint.load(out))
+    if parallel.is_first():
+        files.write(out / "config.yaml", lambda file: file.write(resolved.encode()))
+    parallel.wait()  # until all have read what the first will overwrite
+    return run
+
+
+def _look_into(out: Path, resolved: str, resume: bool) -> bool:
+    """Whether there is a run to go on with; raises if `out` may not be used."""
     begun = (out / "config.yaml").is_file()
     # Hidden files are what a crash left half written.
     held = out.exists() and any(not path.name.startswith(".") for path in out.iterdir())
@@ -139,17 +160,7 @@ def start(config: configs.Config, out: Path, resume: bool) -> Run:
             f"{out} was started with another config ({out / 'config.yaml'}); "
             "resume with that one and the same overrides"
         )
-
-    torch.manual_seed(config.seed)
-    lifter = checkpoint.new_lifter(config).to(checkpoint.pick_device(config.device))
-    if config.start_from is not None and not trained:
-        _load_weights(lifter, config)
-    run = Run(out, config, Progress(), lifter, _optimiser(lifter, config.schedule[0]), {}, {})
-    run.keep_best()
-    if trained:
-        _restore(run, checkpoint.load(out))
-    files.write(out / "config.yaml", lambda file: file.write(resolved.encode()))
-    return run
+    return trained
 
 
 def _restore(run: Run, state: dict[str, Any]) -> None:

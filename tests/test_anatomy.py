@@ -158,9 +158,7 @@ def recited(worlds, n_frames=40, n_views=3):
     keypoints[:, 0, 0, 0] = torch.arange(n_samples)
     views = Views(keypoints, uniform(n_samples, n_views, 17), torch.full((n_samples,), -1))
     recording = torch.arange(len(worlds)).repeat_interleave(n_frames)
-    return Recites(pose), Session(
-        views, recording, tuple(f"r{i}" for i in range(len(worlds))), (30.0,) * len(worlds)
-    )
+    return Recites(pose), Session(views, recording, tuple(f"r{i}" for i in range(len(worlds))))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +196,7 @@ def test_a_mirrored_network_loses_the_vote_and_its_mirror_wins_it():
     network = Lifter(LifterConfig(width=16), 17, 0).double()
     recording = filmed(n_views=3)
     views = to_views(recording).to(torch.float64)
-    takes = Session(views, torch.arange(len(views)) % 3, ("a", "b", "c"), (30.0,) * 3)
+    takes = Session(views, torch.arange(len(views)) % 3, ("a", "b", "c"))
     before = vote(network, takes, H36M17)
     network.mirror()
     after = vote(network, takes, H36M17)

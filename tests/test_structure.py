@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A module imports from lower floors, and from its own without a cycle. A new
 # module has to be put somewhere; a name ending in a dot is a whole package.
 FLOORS = (
-    ("geometry.", "types", "skeleton", "files", "names", "prediction"),
+    ("geometry.", "types", "skeleton", "files", "names", "prediction", "parallel"),
     ("data.", "lifter", "multiview", "fusion", "losses", "metrics", "anatomy", "targets", "mirror",
      "log"),
     ("stages", "objective", "config", "checkpoint", "runs", "evaluation", "pictures", "album",

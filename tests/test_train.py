@@ -213,7 +213,7 @@ def test_the_mean_pose_does_not_mix_headings_and_leaves_unseen_views_out(exact):
     confidence[:, 9] = 0
     data = Views(torch.ones(1, 10, 17, 2), confidence, views.rig[:1])
     run = SimpleNamespace(lifter=lambda _: lifted)
-    found = train._mean_pose(run, sessions.Session(data, torch.zeros(1).long(), ("a",), (30.0,)))
+    found = train._mean_pose(run, sessions.Session(data, torch.zeros(1).long(), ("a",)))
     expected = turns.mean().apply(pose[0, 0] / pose.norm())
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -1087,6 +1087,7 @@ CHANGES_FILM = {
 TESTED_BY_NAME = {  # each below, or above
     "seed", "variant", "data.train", "data.test", "start_from", "device", "checkpoint_seconds",
     "schedule.0.name",
+    "data.shards",  # in test_shards.py
 }  # fmt: skip
 
 

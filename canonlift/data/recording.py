@@ -127,6 +127,21 @@ def load(path: Path) -> Recording:
         raise ValueError(f"{path}: {error}") from error
 
 
+def fingerprint(path: Path) -> list[tuple[str, int, int]]:
+    """What changes with the arrays in `recording.npz`, found without reading them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a recording.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return [(part.filename, part.file_size, part.CRC) for part in file.infolist()]
+    except UNREADABLE:
+        load(path)  # says what is wrong
+        raise
+
+
 def _from_arrays(arrays: dict[str, np.ndarray]) -> Recording:
     floats = ("keypoints", "confidence", "pose3d", "keypoints_true")
     return Recording(

@@ -2,40 +2,118 @@
 
 import glob
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from canonlift import skeleton
+from canonlift import parallel, skeleton
 from canonlift.data.recording import Recording, load
 from canonlift.skeleton import ROOT
 from canonlift.types import Target, Views
 
 HIPS = ("l_hip", "r_hip")
+# What is to be added to the views of a recording, such as targets.
+Complete = Callable[[Path, Recording, Views], Views]
+BLOCK = 128  # frames that stay together on their way from disk: 0.1 to 1 MB
+
+
+class Summary(NamedTuple):
+    """What there is to say of samples without showing them."""
+
+    frames: int
+    views: int
+    joints: int
+    bodies: int  # views of frames in which anything was observed
+    observed: int  # joints in them
+    low: float  # least and greatest confidence of an observed joint; 1 and 0 if there is none
+    high: float
+    trusted: int  # frames with a 3D target that is more likely right than wrong
+    fixed: int  # frames of cameras that are known never to have moved
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Samples of several recordings, wherever they are: what training reads.
+
+    Those with fewer views are padded with unobserved ones.
+    """
+
+    names: tuple[str, ...]
+    window: int | None  # samples that can be in memory together; None: all of them
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, samples: Int[Tensor, " N"]) -> Views:
+        """Samples by number, on the device of training."""
+        ...
+
+    def of(self, index: int) -> Int[Tensor, " N"]:
+        """Numbers of a recording's samples."""
+        ...
+
+    def origin(self, samples: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """The recording that each sample is of, as an index into `names`."""
+        ...
+
+    def hold(self, batches: Int[Tensor, "N B"]) -> tuple[Views, Int[Tensor, "N B"]]:
+        """Views among which all these batches are, and where: `held[places[n]]` is a batch."""
+        ...
+
+    def summary(self) -> Summary:
+        """What there is to say of all of them."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Samples of several recordings; those with fewer views are padded with unobserved ones."""
+    """Samples in memory."""
 
     views: Views
     recording: Int[Tensor, " B"]  # index into `names`
     names: tuple[str, ...]
-    fps: tuple[float, ...]  # of each recording
+    window: None = None
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, samples: Int[Tensor, " N"]) -> Views:
+        return self.views[samples.to(self.recording.device)]
 
     def to(self, device: torch.device) -> "Session":
         """Move to a device."""
         return replace(self, views=self.views.to(device), recording=self.recording.to(device))
 
+    def of(self, index: int) -> Int[Tensor, " N"]:
+        """Numbers of a recording's samples."""
+        return (self.recording == index).nonzero()[:, 0]
 
-def read(paths: Sequence[Path], joints: tuple[str, ...], least_views: int = 1) -> Session:
-    """Read recordings whole, on the given joints.
+    def origin(self, samples: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """The recording that each sample is of."""
+        return self.recording[samples.to(self.recording.device)]
+
+    def hold(self, batches: Int[Tensor, "N B"]) -> tuple[Views, Int[Tensor, "N B"]]:
+        """Views among which all these batches are, and where."""
+        return self.views, batches.to(self.recording.device, non_blocking=True)
+
+    def summary(self) -> Summary:
+        """What there is to say of all of them."""
+        return add_up([summarise(self.views[i : i + 65536]) for i in range(0, len(self), 65536)])
+
+
+def read(
+    paths: Sequence[Path],
+    joints: tuple[str, ...],
+    least_views: int = 1,
+    complete: Complete = lambda _path, _recording, views: views,
+) -> Session:
+    """Read recordings whole, on the given joints, each completed by `complete`.
 
     Raises:
         FileNotFoundError: if there is nothing to read.
@@ -44,26 +122,25 @@ def read(paths: Sequence[Path], joints: tuple[str, ...], least_views: int = 1) -
     if not paths:
         raise FileNotFoundError("no recordings to read; check the globs in the config")
     rigs: dict[str, int] = {}
-    parts, fps = [], []
+    parts = []
     for path in paths:
         recording = read_one(path, joints)
-        fps.append(recording.fps)
-        if len(recording.views) < least_views:
-            raise ValueError(
-                f"{path}: has {len(recording.views)} view(s), training needs {least_views} or "
-                "more; a single camera can only be evaluated"
-            )
+        check_views(path, len(recording.views), least_views)
         rig = rigs.setdefault(recording.rig, len(rigs)) if recording.rig else -1
-        parts.append(to_views(recording, rig))
+        parts.append(complete(path, recording, to_views(recording, rig)))
     n_views = max(part.keypoints.shape[1] for part in parts)
-    parts = [_pad(part, n_views) for part in parts]
-    views = Views(
-        torch.cat([part.keypoints for part in parts]),
-        torch.cat([part.confidence for part in parts]),
-        torch.cat([part.rig for part in parts]),
-    )
+    views = _join([_pad(part, n_views) for part in parts])
     index = torch.cat([torch.full((len(part),), i) for i, part in enumerate(parts)])
-    return Session(views, index, tuple(str(path) for path in paths), tuple(fps))
+    return Session(views, index, tuple(str(path) for path in paths))
+
+
+def check_views(path: Path, n_views: int, least: int) -> None:
+    """Refuse a recording with fewer than `least` views."""
+    if n_views < least:
+        raise ValueError(
+            f"{path}: has {n_views} view(s), training needs {least} or more; a single camera can "
+            "only be evaluated"
+        )
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
@@ -123,19 +200,72 @@ def centre(
     return keypoints, confidence, keypoints[..., r, :], rooted
 
 
-def batches(n_samples: int, batch_size: int, seed: int, first: int) -> Iterator[Tensor]:
+def stream(
+    session: Samples, batch_size: int, seed: int, first: int
+) -> Iterator[tuple[Int[Tensor, " B"], Views]]:
+    """Shuffled `batches` without end: the numbers of their samples, and this process's share."""
+    for window in windows(len(session), batch_size, seed, first, session.window):
+        held, places = session.hold(parallel.share(window))
+        for samples, place in zip(window, places, strict=True):
+            yield samples, held[place]
+
+
+def batches(
+    n_samples: int, batch_size: int, seed: int, first: int, most: int | None = None
+) -> Iterator[Int[Tensor, " B"]]:
     """Indices of shuffled batches without end, from batch number `first` on.
 
     A batch depends on the seed and its number alone, so a resumed run sees what the killed one
     would have seen. The few samples left over at the end of an epoch wait for another one.
     """
+    for window in windows(n_samples, batch_size, seed, first, most):
+        yield from window
+
+
+def windows(
+    n_samples: int, batch_size: int, seed: int, first: int, most: int | None = None
+) -> Iterator[Int[Tensor, "N B"]]:
+    """`batches`, by the window: what is made of `most` samples, if so many have to be shuffled.
+
+    A window is blocks of BLOCK neighbours from anywhere, all their samples shuffled. So every
+    epoch has every sample once, but neighbours are likelier than others to be in one batch.
+    """
     batch_size = min(batch_size, n_samples)
     per_epoch = n_samples // batch_size
+    n_windows = 1 if most is None else -(-n_samples // max(most, batch_size))
+    per_window = -(-per_epoch // n_windows)
     for epoch in itertools.count(first // per_epoch):
-        shuffling = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = torch.randperm(n_samples, generator=shuffling)[: per_epoch * batch_size]
         skip = first % per_epoch if epoch == first // per_epoch else 0
-        yield from order.view(per_epoch, batch_size)[skip:]
+        blocks = torch.arange(0, n_samples, BLOCK if n_windows > 1 else n_samples)
+        blocks = blocks[torch.randperm(len(blocks), generator=_generator(seed, epoch, -1))]
+        for number in range(skip // per_window, -(-per_epoch // per_window)):
+            begin = number * per_window
+            end = min(begin + per_window, per_epoch)
+            until = n_samples if end == per_epoch else end * batch_size
+            members = _members(blocks, n_samples, begin * batch_size, until)
+            shuffling = _generator(seed, epoch, number)
+            order = members[torch.randperm(len(members), generator=shuffling)]
+            order = order[: (end - begin) * batch_size].view(-1, batch_size)
+            yield order[max(skip - begin, 0) :]
+
+
+def _members(blocks: Int[Tensor, " N"], n_samples: int, begin: int, end: int) -> Tensor:
+    """The `begin`th to the `end`th of the samples in blocks that start there, in their order."""
+    if len(blocks) == 1:
+        return torch.arange(n_samples)
+    before = (n_samples - blocks).clamp_max(BLOCK).cumsum(0)
+    place = torch.arange(begin, end)
+    block = torch.searchsorted(before, place, right=True)
+    start = before[block] - (n_samples - blocks[block]).clamp_max(BLOCK)
+    return (blocks[block] + place - start).sort().values
+
+
+def _generator(seed: int, epoch: int, number: int) -> torch.Generator:
+    plain = seed * 1_000_003 + epoch
+    if number == 0:  # as it is where everything is one window
+        return torch.Generator().manual_seed(plain)
+    mixed = np.random.SeedSequence((seed, epoch, number + 1)).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed[0]))  # torch takes 32 bits of it
 
 
 def flip(views: Views, joints: Sequence[str]) -> Views:
@@ -158,29 +288,70 @@ def _partners(joints: tuple[str, ...], device: torch.device) -> Int[Tensor, " J"
     return torch.tensor(skeleton.mirrored(joints), device=device)
 
 
-def describe(session: Session) -> str:
+def describe(session: Samples) -> str:
     """One line on what was read.
 
     Raises:
         ValueError: if nothing was observed in any of it.
     """
-    observed = session.views.observed
-    views = observed.any(-1)
-    confidence = session.views.confidence[observed]
-    if len(confidence) == 0:
+    total = session.summary()
+    if not total.observed:
         raise ValueError(f"{', '.join(session.names)}: not a single observed joint")
-    n_views = views.sum(-1)
+    unobserved = 1 - total.observed / (total.frames * total.views * total.joints)
     return (
-        f"{len(session.names)} recordings, {len(views)} frames, up to {observed.shape[1]} views "
-        f"({n_views.float().mean():.1f} on average), {1 - observed.float().mean():.1%} of joints "
-        f"unobserved, confidence {confidence.min():.2f} to {confidence.max():.2f}"
+        f"{len(session.names)} recordings, {total.frames} frames, up to {total.views} views "
+        f"({total.bodies / total.frames:.1f} on average), {unobserved:.1%} of joints "
+        f"unobserved, confidence {total.low:.2f} to {total.high:.2f}"
+    )
+
+
+def summarise(views: Views) -> Summary:
+    """What there is to say of some samples."""
+    observed = views.observed
+    trusted = 0 if views.target is None else (views.target.trust.amax((1, 2)) > 0.5).sum()
+    return Summary(
+        *observed.shape,
+        bodies=int(observed.any(-1).sum()),
+        observed=int(observed.sum()),
+        low=float(torch.where(observed, views.confidence, 1.0).min()),
+        high=float(views.confidence.max()),
+        trusted=int(trusted),
+        fixed=int((views.rig >= 0).sum()),
+    )
+
+
+def add_up(parts: Sequence[Summary]) -> Summary:
+    """What there is to say of all together."""
+    column = Summary(*zip(*parts, strict=True))
+    return Summary(
+        sum(column.frames), max(column.views), max(column.joints), sum(column.bodies),
+        sum(column.observed), min(column.low), max(column.high), sum(column.trusted),
+        sum(column.fixed),
+    )  # fmt: skip
+
+
+def _join(parts: Sequence[Views]) -> Views:
+    guesses = [part.target for part in parts if part.target is not None]
+    return Views(
+        torch.cat([part.keypoints for part in parts]),
+        torch.cat([part.confidence for part in parts]),
+        torch.cat([part.rig for part in parts]),
+        Target(torch.cat([g.pose for g in guesses]), torch.cat([g.trust for g in guesses]))
+        if guesses
+        else None,
     )
 
 
 def _pad(views: Views, n_views: int) -> Views:
     missing = n_views - views.keypoints.shape[1]
-    return replace(
-        views,
-        keypoints=torch.nn.functional.pad(views.keypoints, (0, 0, 0, 0, 0, missing)),
-        confidence=torch.nn.functional.pad(views.confidence, (0, 0, 0, missing)),
-    )
+
+    def pad(points: Tensor) -> Tensor:
+        return torch.nn.functional.pad(points, (0, 0, 0, 0, 0, missing))
+
+    def pad_weight(weight: Tensor) -> Tensor:
+        return torch.nn.functional.pad(weight, (0, 0, 0, missing))
+
+    target = views.target
+    if target is not None:
+        target = Target(pad(target.pose), pad_weight(target.trust))
+    return Views(pad(views.keypoints), pad_weight(views.confidence), views.rig, target)

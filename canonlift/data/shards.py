@@ -1,0 +1,220 @@
+"""Recordings larger than memory: copied once to flat files, of which training reads what it needs.
+
+A shard is a recording as training wants it: an array (T, V, J, 3 or 7) of x, y and confidence, and
+X, Y, Z and trust of the 3D target. It is named after the contents of the recording and all that
+was made of them, so nothing stale is ever read, an interrupted copy goes on where it was, and
+several runs may share a folder. Shards may be deleted at any time when no run reads them.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from canonlift import files
+from canonlift.data.recording import fingerprint
+from canonlift.data.session import (
+    Complete,
+    Summary,
+    add_up,
+    check_views,
+    read_one,
+    summarise,
+    to_views,
+)
+from canonlift.types import Target, Views
+
+FORMAT = 1  # to be raised when the same recording comes to hold something else in its shard
+WINDOW_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One recording on disk."""
+
+    path: Path
+    rig: str
+    summary: Summary
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Samples on disk: nothing is kept in memory but what was asked for.
+
+    Shards are read, not mapped into memory: what is mapped counts as this process's memory, and
+    the system would fetch 128 kB around each single frame.
+    """
+
+    shards: tuple[Shard, ...]
+    names: tuple[str, ...]
+    device: torch.device = torch.device("cpu")
+
+    def __len__(self) -> int:
+        return int(self.bounds[-1])
+
+    def __getitem__(self, samples: Int[Tensor, " N"]) -> Views:
+        sought = samples.cpu().sort()
+        return self._load(sought.values)[_inverse(sought.indices)].to(self.device)
+
+    def to(self, device: torch.device) -> "Stored":
+        """Have samples arrive on a device."""
+        return replace(self, device=device)
+
+    def of(self, index: int) -> Int[Tensor, " N"]:
+        """Numbers of a recording's samples."""
+        return torch.arange(int(self.bounds[index]), int(self.bounds[index + 1]))
+
+    def origin(self, samples: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """The recording that each sample is of."""
+        return torch.searchsorted(self.bounds, samples.cpu(), right=True) - 1
+
+    def hold(self, batches: Int[Tensor, "N B"]) -> tuple[Views, Int[Tensor, "N B"]]:
+        """Views among which all these batches are, and where."""
+        order = batches.flatten().sort()
+        places = _inverse(order.indices).view_as(batches)
+        return self._load(order.values).to(self.device), places.to(self.device)
+
+    def summary(self) -> Summary:
+        """What there is to say of all of them."""
+        return self.total
+
+    @cached_property
+    def total(self) -> Summary:
+        """What there is to say of all shards."""
+        return add_up([shard.summary for shard in self.shards])
+
+    @cached_property
+    def bounds(self) -> Int[Tensor, " N"]:
+        """First sample of each shard, and the end."""
+        return torch.tensor([0, *(shard.summary.frames for shard in self.shards)]).cumsum(0)
+
+    @cached_property
+    def rigs(self) -> list[int]:
+        """Number of each shard's rig, as `sessions.read` counts them."""
+        known: dict[str, int] = {}
+        return [known.setdefault(s.rig, len(known)) if s.rig else -1 for s in self.shards]
+
+    @cached_property
+    def row(self) -> tuple[int, ...]:
+        """Shape of a sample."""
+        values = _read_rows(self.shards[0].path, np.arange(1)).shape[-1]
+        return self.total.views, self.total.joints, values
+
+    @cached_property
+    def window(self) -> int:
+        """Samples that can be in memory together."""
+        return max(1, WINDOW_BYTES // (4 * math.prod(self.row)))
+
+    def _load(self, samples: Int[Tensor, " N"]) -> Views:
+        """Samples in ascending order."""
+        rows = np.zeros((len(samples), *self.row), np.float32)
+        rig = torch.empty(len(samples), dtype=torch.long)
+        indices, counts = self.origin(samples).unique_consecutive(return_counts=True)
+        end = 0
+        for index, count in zip(indices.tolist(), counts.tolist(), strict=True):
+            start, end = end, end + count
+            wanted = (samples[start:end] - self.bounds[index]).numpy()
+            found = _read_rows(self.shards[index].path, wanted)
+            rows[start:end, : found.shape[1]] = found
+            rig[start:end] = self.rigs[index]
+        return _to_views(torch.from_numpy(rows), rig)
+
+
+def read(
+    paths: Sequence[Path],
+    joints: tuple[str, ...],
+    least_views: int,
+    complete: Complete,
+    folder: Path,
+    kind: str,
+) -> Stored:
+    """`sessions.read`, one recording at a time and by way of shards in `folder`.
+
+    Args:
+        paths: recordings.
+        joints: joints to read them on.
+        least_views: views that every recording must have.
+        complete: adds 3D targets.
+        folder: where shards are, or will be.
+        kind: name of what `complete` does; shards are remade when it changes.
+
+    Raises:
+        FileNotFoundError: if there is nothing to read.
+        ValueError: naming the file, if it cannot serve.
+    """
+    if not paths:
+        raise FileNotFoundError("no recordings to read; check the globs in the config")
+    shards = []
+    for path in paths:
+        shard = _shard(path, joints, complete, folder, kind, least_views)
+        check_views(path, shard.summary.views, least_views)
+        shards.append(shard)
+    return Stored(tuple(shards), tuple(str(path) for path in paths))
+
+
+def _shard(
+    path: Path,
+    joints: tuple[str, ...],
+    complete: Complete,
+    folder: Path,
+    kind: str,
+    least_views: int,
+) -> Shard:
+    """The recording's shard, made now unless it is there; the note beside it says it is whole."""
+    made_of = json.dumps([FORMAT, fingerprint(path), joints, kind])
+    name = f"{path.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
+    shard, note = folder / f"{name}.npy", folder / f"{name}.json"
+    if not (note.is_file() and shard.is_file()):
+        recording = read_one(path, joints)
+        check_views(path, len(recording.views), least_views)
+        views = complete(path, recording, to_views(recording, 0 if recording.rig else -1))
+        files.write(shard, lambda file: np.save(file, rows_of(views)))
+        said = json.dumps({"rig": recording.rig, "summary": summarise(views)._asdict()})
+        files.write(note, lambda file: file.write(said.encode()))
+    said = json.loads(note.read_text())
+    return Shard(shard, said["rig"], Summary(**said["summary"]))
+
+
+def rows_of(views: Views) -> Float[np.ndarray, "B V J C"]:
+    """What a shard holds of its samples."""
+    parts = [views.keypoints, views.confidence[..., None]]
+    if views.target is not None:
+        parts += [views.target.pose, views.target.trust[..., None]]
+    return torch.cat(parts, dim=-1).numpy()
+
+
+def _read_rows(path: Path, wanted: Int[np.ndarray, " N"]) -> Float[np.ndarray, "N V J C"]:
+    """Rows of an array on disk, in ascending order; each run of neighbours is one read."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, _ = np.lib.format.read_array_header_1_0(file)
+        begin, row = file.tell(), 4 * math.prod(shape[1:])
+        found = np.empty((len(wanted), *shape[1:]), np.float32)
+        runs = np.flatnonzero(np.diff(wanted, prepend=-2, append=-2) != 1)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        for start, end in itertools.pairwise(runs.tolist()):
+            part = found[start:end]
+            if os.preadv(file.fileno(), [part], begin + int(wanted[start]) * row) != part.nbytes:
+                raise ValueError(f"{path}: is cut short; delete it, and it is made again")
+    return found
+
+
+def _to_views(rows: Float[Tensor, "B V J C"], rig: Int[Tensor, " B"]) -> Views:
+    target = Target(rows[..., 3:6], rows[..., 6]) if rows.shape[-1] == 7 else None
+    return Views(rows[..., :2], rows[..., 2], rig, target)
+
+
+def _inverse(order: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order))
+    return inverse

@@ -1,0 +1,390 @@
+"""Laws of training in several processes: the run of one process, however many share the work."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from canonlift import checkpoint, log, losses, parallel
+from canonlift import config as configs
+from canonlift.data import recording as recordings
+from canonlift.data.simulate import CameraConfig, SimulateConfig, write_session
+
+REPOSITORY = Path(train.__file__).parent
+
+# Batches of 9 do not split evenly, nothing is seen equally often, and the phases differ in what
+# they compute.
+CONFIG = """
+batch_size: 9
+flip: true
+device: cpu
+checkpoint_seconds: 1.0e+9
+data: {train: [TAKES/train_*.npz], test: [TAKES/test_*.npz], target: closed_form}
+lifter: {width: 32, rotation: 6d}
+fusion: {method: triangulate, extent: 0.7}
+schedule:
+  - {name: bootstrap, steps: 8, learning_rate: 1.0e-3, warmup: 3, clip_norm: 0.5,
+    weights: {imitation: 1.0}}
+  - {name: stage 1, steps: 99, learning_rate: 1.0e-3,
+    convergence: {window: 3, tolerance: 0.5, patience: 2},
+    weights: {reprojection: 1, refinement: 1, fused_reprojection: 0.01, consistency_3d: 0.01,
+    consensus: 1}}
+  - {name: stage 2, steps: 9, learning_rate: 1.0e-3, decay: cosine,
+    weights: {reprojection: 0.01, refinement: 0.01, fused_reprojection: 1, consistency_3d: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Takes of which some was hidden, unevenly."""
+    folder = tmp_path_factory.mktemp("takes")
+    film = SimulateConfig(n_train=2, n_test=1, n_frames=24, cameras=CameraConfig(n_views=4))
+    g = np.random.default_rng(0)
+    for path in write_session(film, folder)[0]:
+        take = recordings.load(path)
+        hidden = g.random(take.confidence.shape) < 0.4 * g.random((take.n_frames, 1, 1))
+        confidence = np.where(hidden, 0.0, take.confidence).astype(np.float32)
+        recordings.save(replace(take, confidence=confidence, rig="hall"), path)
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    path.write_text(CONFIG.replace("TAKES", str(folder)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(config, tmp_path_factory):
+    """The run that one process makes of the config."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "LOG_EVERY", 1)
+        train.train(configs.load(config), out)
+    rows = log.read(out)
+    assert [row["phase"] for row in rows][8:18] == ["stage 1"] * 9 + ["stage 2"]
+    assert all(float(row["loss"]) > 0.01 for row in rows)
+    return out
+
+
+# As torchrun starts them, but forked from one process, since importing takes seconds.
+SERVER = """
+import gc, json, os, signal, socket, sys, traceback
+import torch
+import train
+from canonlift import parallel
+train.LOG_EVERY = 1
+train.report = lambda *_: print("reported:", torch.distributed.is_initialized())
+torch.optim.Adam([torch.zeros(1)])
+import torch.distributed
+torch.set_num_threads(1)
+gc.freeze()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for line in sys.stdin:
+    job, children = json.loads(line), []
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    for rank in range(job["n"]):
+        child = os.fork()
+        if child == 0:
+            break
+        children.append(child)
+    if child == 0:
+        break
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]),
+          flush=True)
+else:
+    sys.exit()
+signal.alarm(300)
+said = os.open(job["said"] + str(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+os.dup2(said, 1), os.dup2(said, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+os.environ |= {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "LOCAL_RANK": str(rank),
+               "WORLD_SIZE": str(job["n"]), "LOCAL_WORLD_SIZE": str(job["n"]),
+               "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+sys.argv = job["argv"]
+code = 0
+try:
+    exec(job["first"])
+    train.main()
+except SystemExit as stop:
+    code = stop.code
+    if isinstance(code, str):
+        code = print(code, file=sys.stderr) or 1
+except BaseException:
+    code = traceback.print_exc() or 1
+sys.stdout.flush()
+os._exit(code or 0)
+"""
+
+
+class Processes:
+    """`torchrun --nproc_per_node n train.py`, with code to run first in each of them."""
+
+    def __init__(self, said):
+        self.said = said
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", SERVER],
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, n, *argv, first=""):
+        """Exit code of each and what each said."""
+        argv = ["train.py", *map(str, argv)]
+        job = {"n": n, "argv": argv, "first": first, "said": str(self.said)}
+        self.server.stdin.write(json.dumps(job) + "\n")
+        self.server.stdin.flush()
+        codes = json.loads(self.server.stdout.readline())
+        return codes, [Path(f"{self.said}{rank}").read_text() for rank in range(n)]
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    server = Processes(tmp_path_factory.mktemp("processes") / "said")
+    yield server
+    server.server.stdin.close()
+    server.server.wait()
+    server.server.stdout.close()
+
+
+def assert_same_run(found, expected):
+    """The same steps in the same phases, with the same losses and weights but for rounding."""
+    rows = log.read(found), log.read(expected)
+    for one, other in zip(*rows, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"seconds", "phase"}:
+            assert (one[name] == "") == (other[name] == "")
+            if one[name]:
+                assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-5), one
+        assert one["phase"] == other["phase"]
+    found, expected = checkpoint.load(found), checkpoint.load(expected)
+    assert found["progress"]["total_step"] == expected["progress"]["total_step"]
+    assert found["mirror"] == expected["mirror"]
+    for name, value in expected["lifter"].items():
+        torch.testing.assert_close(found["lifter"][name], value, rtol=1e-3, atol=2e-5)
+    torch.testing.assert_close(found["mean_pose"], expected["mean_pose"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_several_processes_train_as_one(processes, config, alone, tmp_path, n):
+    """Phases end at the same step, by convergence too; and one process alone writes."""
+    codes, said = processes.run(n, config, "--out", tmp_path / "run")
+    assert codes == [0] * n, said
+    assert "stage 1: converged" in said[0]
+    assert said[0].count("reported: False") == 1  # evaluation may take longer than others wait
+    assert not any(said[1:])
+    assert_same_run(tmp_path / "run", alone)
+    files = {path.name for path in alone.iterdir()}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == files
+
+
+def test_processes_share_a_session_on_disk(processes, config, alone, tmp_path):
+    """The first copies it there; then it is the same run, in smaller portions."""
+    codes, said = processes.run(
+        2, config, f"data.shards={tmp_path}/shards", "--out", tmp_path / "run"
+    )
+    assert codes == [0, 0], said
+    assert_same_run(tmp_path / "run", alone)
+    assert len(list((tmp_path / "shards").glob("*.npy"))) == 2
+
+
+def test_torchrun_ends_all_when_one_is_killed_and_one_alone_can_go_on(config, alone, tmp_path):
+    """With torchrun itself."""
+    (tmp_path / "launch.py").write_text(f"""
+import os, signal, sys, time, types
+sys.path.insert(0, {str(REPOSITORY)!r})
+sys.modules["eval"] = types.SimpleNamespace(report=None)  # which is slow to import
+import train
+train.LOG_EVERY = 1
+def die(*args):
+    if os.environ["RANK"] == "1" and args[0].progress.total_step == 11:
+        print("killed at", time.time(), file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return descend(*args)
+descend, train.descend = train.descend, die
+train.main()
+""")
+    often = "checkpoint_seconds=0"
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+         tmp_path / "launch.py", config, often, "--out", tmp_path / "run"],
+        cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert time.time() - float(re.search(r"killed at (\S+)", done.stderr)[1]) < 20
+    assert done.returncode == 1
+    assert re.search(r"rank +: 1 .*\n +exitcode +: -9 ", done.stderr)
+    said = "train.py: another process of this run has ended or does not answer"
+    # torchrun's signal may be faster than the message
+    assert said in done.stderr or re.search(r"rank +: 0 .*\n +exitcode +: -15 ", done.stderr)
+    assert checkpoint.load(tmp_path / "run")["progress"]["total_step"] == 11
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "LOG_EVERY", 1)
+        train.train(configs.load(config, [often]), tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", alone)
+
+
+LOSE_ONE = """
+import os, signal
+parallel.time.sleep = lambda _: None  # nobody else will speak
+def die(*args):
+    if os.environ["RANK"] == "WHO" and args[0].progress.total_step == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return descend(*args)
+descend, train.descend = train.descend, die
+"""
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_who_loses_another_says_so_and_stops(processes, config, tmp_path, lost):
+    codes, said = processes.run(
+        2, config, "--out", tmp_path / "run", first=LOSE_ONE.replace("WHO", str(lost))
+    )
+    assert codes[lost] == -signal.SIGKILL
+    assert codes[1 - lost] == 1
+    assert said[1 - lost].splitlines()[-1] == (
+        "train.py: another process of this run has ended or does not answer, so this one stops "
+        "too; continue with --resume, with any number of processes"
+    )
+    assert "Traceback" not in said[1 - lost]
+
+
+def test_asked_to_stop_all_stop_at_the_same_step_and_any_number_goes_on(
+    processes, config, alone, tmp_path
+):
+    """Though only one of them was asked."""
+    first = """
+import os, signal
+def stop(*args):
+    if os.environ["RANK"] == "1" and args[0].progress.total_step == 9:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return descend(*args)
+descend, train.descend = train.descend, stop
+"""
+    codes, said = processes.run(2, config, "--out", tmp_path / "run", first=first)
+    assert codes == [130, 0]
+    assert (
+        said[0].splitlines()[-1] == "train.py: SIGTERM: saved at step 10; continue with --resume"
+    )
+    assert said[1] == ""
+    assert checkpoint.load(tmp_path / "run")["progress"]["total_step"] == 10
+    codes, said = processes.run(3, config, "--out", tmp_path / "run", "--resume")
+    assert codes == [0, 0, 0], said
+    assert_same_run(tmp_path / "run", alone)
+
+
+def test_a_loss_that_is_not_finite_stops_all_and_is_explained_once(processes, config, tmp_path):
+    """Wherever the bad frame lies in the batch."""
+    take = recordings.load(Path(configs.load(config).data.train[0]).parent / "train_00.npz")
+    keypoints, confidence = take.keypoints.copy(), take.confidence.copy()
+    keypoints[:, 1, 3], confidence[:, 1, 3] = 1e30, 0.5
+    absurd = replace(take, keypoints=keypoints, confidence=confidence)
+    recordings.save(absurd, tmp_path / "absurd.npz")
+    good = configs.load(config).data.train[0].replace("*", "01")
+    codes, said = processes.run(
+        2, config, f"data.train=[{tmp_path}/absurd.npz, {good}]", "--out", tmp_path / "run",
+        "schedule=[{name: a, steps: 99, weights: {reprojection: 1.0, refinement: 1.0}}]",
+        first="parallel.time.sleep = lambda _: os._exit(7)",
+    )  # fmt: skip
+    assert codes == [1, 7], said
+    assert re.fullmatch(
+        r"train.py: the loss is not finite at step \d+: \w+ in \S*absurd.npz\. The last.*",
+        said[0].splitlines()[-1],
+    )
+    assert said[1] == ""
+
+
+def test_a_batch_too_small_for_the_processes_is_refused(processes, config, tmp_path):
+    codes, said = processes.run(
+        3, config, "batch_size=2", "--out", tmp_path / "run",
+        first="parallel.time.sleep = lambda _: None",
+    )  # fmt: skip
+    assert codes == [1, 1, 1]
+    for words in said:
+        assert words.splitlines()[-1] == (
+            "train.py: a batch of 2 cannot be split over 3 processes; start fewer, or raise "
+            "batch_size"
+        )
+
+
+def test_a_folder_in_use_is_refused_once(processes, config, alone):
+    codes, said = processes.run(2, config, "--out", alone)
+    assert codes == [1, 1]
+    assert re.match("train.py: .* already holds a run", said[0])
+    assert "already holds" not in said[1]
+
+
+def test_weights_that_no_term_reaches_stay_as_they_are(processes, config, tmp_path):
+    """CanonPose's term alone says nothing of poses; weight decay must not touch them either."""
+    only = [
+        "schedule=[{name: a, steps: 4, weight_decay: 0.9, weights: {camera_consistency: 1.0}}]",
+        "variant=baseline", "data.target=none",
+    ]  # fmt: skip
+    codes, said = processes.run(2, config, *only, "--out", tmp_path / "run")
+    assert codes == [0, 0], said
+    torch.manual_seed(0)
+    untrained = checkpoint.new_lifter(configs.load(config, only)).state_dict()
+    trained = checkpoint.load(tmp_path / "run")["lifter"]
+    turned = checkpoint.load(tmp_path / "run")["mirror"]["turned_round"]
+    for name, value in untrained.items():
+        if name.startswith("rotation"):
+            assert not torch.equal(trained[name], value)
+        elif name.startswith("pose.0") or not turned:
+            assert name.startswith("encode") or torch.equal(trained[name], value), name
+
+
+def test_the_gradient_is_that_of_the_whole_batch(processes, tmp_path):
+    """By autograd through sums over all parts, of something that is no mean."""
+    first = f"""
+import torch.distributed as dist, canonlift.parallel as p
+weight, seen = torch.load({str(tmp_path / "in.pt")!r})
+with p.joined(torch.device("cpu")):
+    weight.requires_grad_()
+    part = p.share(seen[None])[0]
+    up, down = p.over_all((weight * part).square().sum(), (weight + part).abs().sum())
+    loss = up.sin() / down
+    loss.backward()
+    dist.all_reduce(weight.grad)
+    torch.save((loss.detach(), weight.grad / 2), f"{tmp_path}/out{{dist.get_rank()}}.pt")
+sys.exit(0)
+"""
+    generator = torch.Generator().manual_seed(0)
+    weight, seen = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    weight = weight[:1].clone()
+    torch.save((weight, seen), tmp_path / "in.pt")
+    codes, said = processes.run(2, first=first)
+    assert codes == [0, 0], said
+    weight.requires_grad_()
+    loss = (weight * seen).square().sum().sin() / (weight + seen).abs().sum()
+    loss.backward()
+    for rank in range(2):
+        value, gradient = torch.load(tmp_path / f"out{rank}.pt", weights_only=True)
+        torch.testing.assert_close(value, loss.detach())
+        torch.testing.assert_close(gradient, weight.grad)
+
+
+def test_one_process_needs_nobody():
+    """Nothing here costs or changes anything where torchrun is not."""
+    sums = torch.tensor(1.0), torch.tensor(2.0)
+    assert parallel.is_first()
+    assert parallel.over_all(*sums) == sums
+    assert parallel.share(batches := torch.arange(6).view(2, 3)) is batches
+    assert parallel.from_first(lambda: "made") == "made"
+    assert parallel.highest(3, 1) == (3, 1)
+    module = torch.nn.Linear(1, 1)
+    assert parallel.distribute(module) is module
+    assert losses._mean(torch.ones(3), torch.zeros(3)) == 0
+    parallel.wait()
+    parallel.leave()
+    with parallel.joined(torch.device("cuda")):
+        assert parallel.own_device(torch.device("cuda")) == torch.device("cuda")
