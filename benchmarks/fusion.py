@@ -35,7 +35,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need 
 
 from canonlift import files, fusion
 from canonlift.data.motion import MOTIONS, perform, sample_person
-from canonlift.fusion import METHODS, FusionConfig, Maps, exact_peaks, fuse, joint_maps, to_repair
+from canonlift.fusion import (
+    METHODS,
+    FusionConfig,
+    Maps,
+    exact_peaks,
+    fuse,
+    joint_maps,
+    others,
+    to_repair,
+)
 from canonlift.geometry.rotations import from_axis_angle, from_six
 from canonlift.geometry.scale import norm
 from canonlift.skeleton import H36M17, ROOT
@@ -293,7 +302,7 @@ def random_maps(n_maps: int, n_views: int, seed: int, *, around: bool) -> Maps:
     views, lifted = frames(n_frames, n_views, seed, around=around)
     config = FusionConfig(threshold=1.01, never=())
     where = to_repair(views, lifted, config, JOINTS)
-    return joint_maps(views, lifted, where, config)[:n_maps]
+    return joint_maps(views, lifted, where, config, others(where, n_views))[:n_maps]
 
 
 def prove(n_joints: int, n_views: int, seed: int = 0) -> dict[str, Any]:

@@ -119,22 +119,16 @@ def to_repair(
 
 
 def joint_maps(
-    views: Views, lifted: Lifted, where: Int[Tensor, "K 3"], config: FusionConfig
-) -> Maps:
-    """The maps of the joints at `where`, with one line from each of all V views in order."""
-    n_views = views.keypoints.shape[1]
-    source = torch.arange(n_views, device=where.device).expand(len(where), -1)
-    return _maps(views, lifted, where, source, config)
-
-
-def _maps(
     views: Views,
     lifted: Lifted,
     where: Int[Tensor, "K 3"],
-    source: Int[Tensor, "K N"],
     config: FusionConfig,
+    source: Int[Tensor, "K N"] | None = None,
 ) -> Maps:
-    """The maps of the joints at `where`, with lines from the given views."""
+    """The maps of the joints at `where`, with lines from the given views, or from all in order."""
+    if source is None:
+        n_views = views.keypoints.shape[1]
+        source = torch.arange(n_views, device=where.device).expand(len(where), -1)
     sample, view, joint = where.unbind(-1)
     n_views = views.keypoints.shape[1]
     keypoints = views.keypoints / norm(views.keypoints, views.observed)
@@ -155,6 +149,12 @@ def _maps(
     pair, other = pair.unflatten(0, source.shape), other.unflatten(0, source.shape)
     offset = pair[..., 2] * other[..., 0] + pair[..., 3] * other[..., 1]
     return Maps(own[:, :2], own[:, 2], pair[..., :2], offset, pair[..., 4] * other[..., 2])
+
+
+def others(where: Int[Tensor, "K 3"], n_views: int) -> Int[Tensor, "K N"]:
+    """The other views of the joints at `where`, whose lines alone are in their maps."""
+    turn = torch.arange(1, n_views, device=where.device)
+    return (where[:, 1:2] + turn) % n_views
 
 
 def _line_weights(lifted: Lifted, config: FusionConfig) -> Float[Tensor, "B V V"]:
@@ -243,10 +243,7 @@ def from_maps(peaks: Callable[[Maps, FusionConfig], Tensor]) -> Method:
     def repair(
         views: Views, lifted: Lifted, where: Int[Tensor, "K 3"], config: FusionConfig
     ) -> tuple[Float[Tensor, "K 2"], Float[Tensor, " K"]]:
-        n_views = views.keypoints.shape[1]
-        turn = torch.arange(1, n_views, device=where.device)
-        others = (where[:, 1:2] + turn) % n_views
-        maps = _maps(views, lifted, where, others, config)
+        maps = joint_maps(views, lifted, where, config, others(where, views.keypoints.shape[1]))
         peak = peaks(maps, config)
         # A joint detected outside of the map stays: its own part of the map is not in it.
         outside = (maps.joint.abs().amax(-1) > config.extent) & (maps.joint_height > 0)
