@@ -48,9 +48,9 @@ def canonpose_pickle(order="mpii16"):
     }
 
 
-def cvsf_pickle(order="h36m16", unit=1000):
+def cvsf_pickle(order="h36m16", unit=1000, true_order="h36m16"):
     """`alphapose_2d3dgt_img_h36m.pickle`: (N, 16, 2), and truth."""
-    index = ORDERS["h36m16"]
+    index = ORDERS[true_order]
     true = {v: lens(i).pixels(WORLD)[:, index] for i, v in enumerate(VIEWS)}
     pose = {
         v: unit * lens(i).in_camera(WORLD)[:, index].reshape(-1, 48) for i, v in enumerate(VIEWS)
@@ -102,8 +102,9 @@ def test_cvsf_has_joints_first_in_an_order_that_shows_itself(order, tmp_path):
 
 @pytest.mark.parametrize("unit", [1, 1000])
 @pytest.mark.parametrize("flat", [True, False])
-def test_cvsf_has_truth_in_metres_or_millimetres(unit, flat, tmp_path):
-    content = cvsf_pickle(unit=unit)
+@pytest.mark.parametrize("true_order", ["h36m16", "canonpose16"])
+def test_cvsf_has_truth_in_metres_or_millimetres(unit, flat, true_order, tmp_path):
+    content = cvsf_pickle(unit=unit, true_order=true_order)
     if not flat:
         content["p3d_gt"] = {v: pose.reshape(-1, 16, 3) for v, pose in content["p3d_gt"].items()}
     takes = read(content, tmp_path)
