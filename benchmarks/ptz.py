@@ -526,8 +526,12 @@ def run_all(jobs: int, mocap: Path, work: Path, results: Path) -> None:
             jobs, get_context("spawn"), torch.set_num_threads, (1,)
         ) as processes:
             rows = [processes.submit(run, *row, mocap, work, results) for row in todo]
-            for row in as_completed(rows):
-                print(json.dumps(row.result()), flush=True)
+            try:
+                for row in as_completed(rows):
+                    print(json.dumps(row.result()), flush=True)
+            except BaseException:
+                processes.shutdown(cancel_futures=True)  # what runs is saved, the rest not begun
+                raise
 
 
 def overview(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -667,7 +671,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"{overview(rows)}\n\n{table(rows)}")
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"ptz.py: {error}")
-    except train.Interrupted:
+    except (train.Interrupted, KeyboardInterrupt):
         print("ptz.py: stopped and saved; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
 

@@ -73,10 +73,17 @@ def main() -> None:
 def run(
     config_path: Path, variant: str, seed: int, overrides: Sequence[str], out: Path
 ) -> dict[str, Any]:
-    """Train and evaluate one variant with one seed, unless that has been done."""
+    """Train and evaluate one variant with one seed, unless that has been done.
+
+    Raises:
+        ValueError: if it has been done with another config.
+    """
     folder = out / f"{variant.replace('+', '')}-{seed}"
-    if not (folder / "results.json").is_file():
-        config = configs.load(config_path, [*overrides, f"variant={variant}", f"seed={seed}"])
+    config = configs.load(config_path, [*overrides, f"variant={variant}", f"seed={seed}"])
+    if (folder / "results.json").is_file():
+        if (folder / "config.yaml").read_text() != configs.to_yaml(config):
+            raise ValueError(f"{folder} holds a run with another config; choose another --out")
+    else:
         try:
             test_paths = train.train(config, folder, resume=True)
         except FileExistsError:  # trained, but not evaluated

@@ -125,12 +125,16 @@ def _add_morph(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_morph(args: argparse.Namespace) -> None:
+    if args.out.resolve() == args.path.resolve():
+        raise ValueError(f"--out {args.out} is the folder that is read; choose another one")
     paths = expand([f"{escape(str(args.path))}/*.npz"])
     joints = SKELETONS[args.skeleton]
     pairs = expand(args.pairs)
 
     def takes() -> Iterator[tuple[str, Recording]]:
         print(f"learning from the paired 2D of {len(pairs)} recordings", flush=True)
+        if tests := [path.name for path in pairs if path.name.startswith("test")]:
+            print(f"WARNING: learning from {', '.join(tests)}; errors on these will mean little")
         network = morphing.fit([read_one(path, joints) for path in pairs], args.steps)
         for path in paths:
             yield path.stem, morphing.apply(network, read_one(path, joints))

@@ -270,13 +270,14 @@ def group_names(names: Sequence[str], pattern: str) -> dict[str, str]:
         found = {name: re.search(pattern, name) for name in names}
     except re.error as error:
         raise ValueError(f"--group-by {pattern!r} is no regular expression: {error}") from error
-    lost = [name for name, match in found.items() if match is None]
+    groups = {name: match and (*match.groups(), match[0])[0] for name, match in found.items()}
+    lost = [name for name, group in groups.items() if not group]
     if lost:
         raise ValueError(
             f"--group-by {pattern!r} finds nothing in {len(lost)} of {len(names)} names, such as "
             f"{lost[0]}"
         )
-    return {name: (*match.groups(), match[0])[0] for name, match in found.items() if match}
+    return groups
 
 
 def _pool(errors: Sequence[metrics.JointErrors]) -> metrics.JointErrors:

@@ -55,7 +55,7 @@ def imitation(views: Views, target: Target | None, lifted: Lifted) -> Float[Tens
 
     `reprojection` with a third dimension, and as blind to size. It says nothing of the canonical
     frame, which stays the network's own choice. Not in the papers: from a random start,
-    reprojection alone settles on flat poses (see `targets.closed_form`).
+    reprojection alone can settle on flat poses (see `targets.closed_form`).
 
     Raises:
         ValueError: if there is no target.

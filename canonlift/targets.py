@@ -30,7 +30,8 @@ def closed_form(views: Views, joints: Sequence[str], window: int = 1, block: int
     of two seconds by 4. All joints of a window, each centred on the root of its frame, are
     factored as one body and adjusted by robust least squares; of the two mirror images the one
     whose knees and elbows fold like a person's is taken. Trust is high where left and right
-    limbs come out equally long and the fold is clear; it is 0 with fewer than three views.
+    limbs come out equally long and the fold is clear; it is 0 in frames that fewer than three
+    views saw, and for joints that only one saw. Within a window each view keeps its scale, too.
 
     Args:
         views: consecutive frames of one take.
@@ -51,10 +52,12 @@ def closed_form(views: Views, joints: Sequence[str], window: int = 1, block: int
         mine = ((own >= windows[0]) & (own <= windows[-1])).nonzero()[:, 0]
         at = own[mine] - windows[0]
         poses.append(pose[at, mine - first[own[mine]]])
-        trusts.append(trust[at, None] * views.observed[mine].any(-1))
-    trust = torch.cat(trusts)[..., None].expand(views.confidence.shape)
+        seen = views.observed[mine]
+        by_three, by_two = seen.any(-1).sum(1) >= 3, seen.sum(1) >= 2
+        trust = (trust[at] * by_three)[:, None, None] * by_two[:, None]
+        trusts.append(trust * seen.any(-1)[..., None])
     dtype = views.keypoints.dtype
-    return Target(torch.cat(poses).to(dtype), trust.to(dtype))
+    return Target(torch.cat(poses).to(dtype), torch.cat(trusts).to(dtype))
 
 
 @torch.no_grad()
@@ -73,10 +76,12 @@ def consensus(views: Views, lifted: Lifted, rounds: int = 2) -> Target:
     in_camera = torch.einsum("bvrc,bjc->bvjr", rotation, pose)
     in_two = views.observed.any(-1).sum(-1) >= 2
     trust = (in_two[:, None, None] & views.observed.any(-1)[..., None]).to(in_camera.dtype)
-    if views.target is not None:
-        known = views.target.trust > TRUSTED
+    trust = trust.expand(views.confidence.shape)
+    if views.target is not None:  # whole poses: the two have different sizes
+        known = (views.target.trust.amax(-1) > TRUSTED)[..., None]
         in_camera = torch.where(known[..., None], views.target.pose, in_camera)
-    return Target(in_camera, trust.expand(views.confidence.shape))
+        trust = torch.where(known, (views.target.trust > 0).to(trust.dtype), trust)
+    return Target(in_camera, trust)
 
 
 def true(path: Path, joints: tuple[str, ...], n_views: int) -> Target:
@@ -125,4 +130,4 @@ def _of_windows(
     trust = (-(asymmetry(pose, joints).mean(1) / SYMMETRIC).square()).exp()
     if fold.any():  # a skeleton without limbs has no fold to go by
         trust = trust * (fold.abs() / FOLDED).clamp_max(1.0)
-    return in_camera, trust * (body.observed.any(-1).sum(-1) >= 3)
+    return in_camera, trust

@@ -317,6 +317,19 @@ def test_there_is_no_trust_with_fewer_than_three_views_nor_in_empty_ones():
     assert (targets.closed_form(two, H36M17).trust == 0).all()
 
 
+@pytest.mark.parametrize("window", [1, 20])
+def test_no_trust_in_a_frame_of_two_views_nor_in_a_joint_of_one(window):
+    views = to_views(filmed())
+    confidence = views.confidence.clone()
+    confidence[5, 2:] = 0.0
+    confidence[7, 1:, 6] = 0.0
+    trust = targets.closed_form(replace(views, confidence=confidence), H36M17, window).trust
+    assert (trust[5] == 0).all()
+    assert (trust[7, :, 6] == 0).all()
+    assert (trust[7, :, 7] > 0).any()
+    assert (trust[[4, 6, 8]] > 0).any()
+
+
 def test_unobserved_detections_do_not_reach_the_target():
     views = to_views(filmed())[:10]
     confidence = views.confidence.clone()

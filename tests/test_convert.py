@@ -109,6 +109,10 @@ def test_morphing_learns_from_pairs_and_says_so_in_what_it_writes(tmp_path, caps
     assert not np.allclose(moved.keypoints, seen.keypoints, equal_nan=True)
     assert (seen.processing, moved.processing) == ("", "morphed by a network from paired 2D")
     assert "is not empty" in refusal(capsys, argv)
+    assert "is the folder that is read" in refusal(capsys, [*argv[:-1], tmp_path / "seen"])
+    argv[3] = str(tmp_path / "seen" / "test_00.npz")
+    convert.main([*argv[:-1], str(tmp_path / "again")])
+    assert "WARNING: learning from test_00.npz" in capsys.readouterr().out
 
 
 def test_shows_no_traceback(tmp_path):

@@ -527,6 +527,8 @@ def test_groups_are_what_the_expression_finds():
     assert evaluation.group_names(["a_1", "b_1"], "[ab]") == {"a_1": "a", "b_1": "b"}
     with pytest.raises(ValueError, match=r"finds nothing in 1 of 2 names, such as b_1"):
         evaluation.group_names(["a_1", "b_1"], "a")
+    with pytest.raises(ValueError, match=r"finds nothing in 1 of 2 names, such as b_1"):
+        evaluation.group_names(["a_1", "b_1"], "(a)?_1")  # the group takes no part
     with pytest.raises(ValueError, match="is no regular expression"):
         evaluation.group_names(["a_1"], "(")
 

@@ -34,7 +34,7 @@ from canonlift.data.session import (
 )
 from canonlift.types import Target, Views
 
-FORMAT = 1  # to be raised when the same recording comes to hold something else in its shard
+FORMAT = 2  # to be raised when the same recording comes to hold something else in its shard
 WINDOW_BYTES = 2**28
 
 
@@ -201,7 +201,8 @@ def _read_rows(path: Path, wanted: Int[np.ndarray, " N"]) -> Float[np.ndarray, "
         begin, row = file.tell(), 4 * math.prod(shape[1:])
         found = np.empty((len(wanted), *shape[1:]), np.float32)
         runs = np.flatnonzero(np.diff(wanted, prepend=-2, append=-2) != 1)
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         for start, end in itertools.pairwise(runs.tolist()):
             part = found[start:end]
             if os.preadv(file.fileno(), [part], begin + int(wanted[start]) * row) != part.nbytes:
