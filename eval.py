@@ -4,7 +4,7 @@ Examples:
     python eval.py runs/demo                                # the run's own test recordings
     python eval.py runs/demo --recordings take.npz          # any recording, one camera or many
     python eval.py runs/demo --recordings 'takes/*.npz' --out results/takes
-    python eval.py runs/h36m --group-by '_s[0-9]+_([A-Za-z]+)'     # Human3.6M, per action
+    python eval.py runs/cvsf --group-by '_s[0-9]+_([A-Za-z]+)'     # Human3.6M, per action
 
 Each view is lifted by itself. Where a frame has several views, each repairs the others' unsure
 joints. Recordings without ground truth get predictions and pictures, no table.

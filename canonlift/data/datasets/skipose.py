@@ -37,6 +37,7 @@ def read(
 
     A camera that lacks an image of a frame is unobserved there. Frames are in order; one that
     no camera has is absent. The cameras move, so `rig` is empty.
+    Windows of time reach over frames that are absent.
 
     Args:
         path: the folder of `train` and `test`, or either of these, or a file of labels that
