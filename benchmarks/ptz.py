@@ -1,7 +1,7 @@
 """Real motion filmed by simulated, uncalibrated cameras: any method on any setting, one row each.
 
 Examples:
-    python benchmarks/ptz.py run s1+s2 ski                        # five minutes on two cores
+    python benchmarks/ptz.py run s1+s2 ski                        # two to five minutes
     python benchmarks/ptz.py run triangulation ski                # a reference, not trained
     python benchmarks/ptz.py run baseline ski --steps-scale 0.25  # quick look; a row of its own
     python benchmarks/ptz.py all --jobs 2                         # every row that is missing
