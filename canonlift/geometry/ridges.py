@@ -20,7 +20,7 @@ class Stage(NamedTuple):
     boldness: float  # share of the curvature that a step may ignore; bold ones may miss a peak
 
 
-SCHEDULE = (Stage(1000, 2, 0.7), Stage(8, 4, 0.85), Stage(2, 12, 0.95))
+SCHEDULE = (Stage(1000, 2, 0.7), Stage(12, 5, 0.85), Stage(3, 14, 0.95))
 BLOCK = 2**17  # numbers in one tensor, on a CPU: what is computed of them fits its cache
 ROOM = 2**24  # the same elsewhere
 LN4 = 2 * log(2)
