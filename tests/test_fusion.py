@@ -410,7 +410,7 @@ def test_a_peak_does_not_depend_on_lines_that_do_not_count(method, options):
 @each_map_method
 def test_gradient_of_a_peak(method, monkeypatch):
     # As level as float64 can be; by default a few flat peaks are left early.
-    monkeypatch.setattr(ridges, "SCHEDULE", (ridges.Stage(1000, 40, 0.95),))
+    monkeypatch.setattr(ridges, "SCHEDULE", (ridges.Stage(float("inf"), 40, 0.95),))
     views, lifted = disturbed(*scene(2, 3))
     config = FusionConfig(method=method)
     where = to_repair(views, lifted, config, H36M17)[::5]
@@ -440,7 +440,7 @@ def test_the_gradient_of_exact_peaks_is_right_at_most_joints_as_configured():
 
 @each_map_method
 def test_gradient_of_repair_with_respect_to_detections_and_rotations(method, monkeypatch):
-    monkeypatch.setattr(ridges, "SCHEDULE", (ridges.Stage(1000, 40, 0.95),))
+    monkeypatch.setattr(ridges, "SCHEDULE", (ridges.Stage(float("inf"), 40, 0.95),))
     views, lifted = disturbed(*scene(1, 3))
 
     def repair(keypoints, confidence, rotation):

@@ -168,7 +168,7 @@ def test_what_has_no_height_has_no_say():
 
 
 def test_the_gradient_of_the_place(monkeypatch):
-    deep = (module.Stage(1000, 40, 0.95),)  # as level as float64 can be
+    deep = (module.Stage(float("inf"), 40, 0.95),)  # as level as float64 can be
     monkeypatch.setattr(module, "SCHEDULE", deep)
     ridges = Ridges(*(part.requires_grad_() for part in some(10, 3, seed=4)))
     place = highest_points(ridges, WIDTHS, EXTENT)

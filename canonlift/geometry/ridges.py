@@ -4,7 +4,7 @@ The maps are the last axis, here and only here: a short last axis would cost mos
 """
 
 from collections.abc import Iterable, Iterator
-from math import log, sqrt
+from math import ceil, inf, log, sqrt
 from typing import NamedTuple
 
 import torch
@@ -15,12 +15,12 @@ from torch import Tensor
 class Stage(NamedTuple):
     """Part of a climb."""
 
-    climbers: int  # the best so many go on; all where there are fewer
+    climbers: float  # the best so many per ridge go on, but at least two
     steps: int
     boldness: float  # share of the curvature that a step may ignore; bold ones may miss a peak
 
 
-SCHEDULE = (Stage(1000, 2, 0.7), Stage(12, 5, 0.85), Stage(3, 14, 0.95))
+SCHEDULE = (Stage(inf, 2, 0.7), Stage(2.6, 4, 0.85), Stage(0.6, 12, 0.95))
 BLOCK = 2**17  # numbers in one tensor, on a CPU: what is computed of them fits its cache
 ROOM = 2**24  # the same elsewhere
 LN4 = 2 * log(2)
@@ -65,7 +65,7 @@ def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tenso
             ridges.centre_height,
         )
         spread = (widths.ridge / widths.centre) ** 2
-        parts = _blocks(scaled, SCHEDULE[-1].climbers)
+        parts = _blocks(scaled, _climbers(SCHEDULE[-1], scaled))
         places = [_highest(Ridges(*part), spread, extent / unit) for part in parts]
         place = torch.cat(places, dim=-1).mul_(unit)
         # Rounding may have left the border, where the map is steep.
@@ -74,6 +74,12 @@ def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tenso
         step = _step_to_level(ridges, place, widths)
         return place + (step - step.detach())
     return place
+
+
+def _climbers(stage: Stage, ridges: Ridges) -> int:
+    n_ridges = len(ridges.offset)
+    candidates = 1 + 3 * n_ridges + n_ridges * (n_ridges - 1) // 2
+    return min(candidates, max(2, ceil(min(stage.climbers, candidates) * n_ridges)))
 
 
 def _blocks(parts: Iterable[Tensor], n_climbers: int) -> Iterator[tuple[Tensor, ...]]:
@@ -88,14 +94,15 @@ def _blocks(parts: Iterable[Tensor], n_climbers: int) -> Iterator[tuple[Tensor, 
 def _highest(ridges: Ridges, spread: float, extent: float) -> Float[Tensor, "2 K"]:
     """The same in units in which a ridge is 2^(-distance^2)."""
     points = _candidates(ridges, extent)
-    for keep, steps, boldness in SCHEDULE:
-        blocks = _blocks((*ridges, points), min(points.shape[1], keep))
+    for stage in SCHEDULE:
+        keep = _climbers(stage, ridges)
+        blocks = _blocks((*ridges, points), keep)
         climbed = []
         for *part, start in blocks:
             block = Ridges(*part)
             x, y = _best(block, start, keep, spread)
-            for _ in range(steps):
-                x, y = _climb(block, x, y, spread, extent, boldness)
+            for _ in range(stage.steps):
+                x, y = _climb(block, x, y, spread, extent, stage.boldness)
             climbed.append(torch.stack([x, y]))
         points = torch.cat(climbed, dim=-1)
     return _best(ridges, points, 1, spread)[:, 0]
