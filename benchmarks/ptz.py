@@ -259,16 +259,60 @@ def _supervised(demo: Config, _: Setting) -> Config:
     return _one_phase(demo, "supervised", "pose3d", {"imitation": 1.0})
 
 
-def _papers_terms(demo: Config, setting: Setting) -> Config:
-    """S1+S2 without the consensus, which is not in the paper."""
+def _without(term: str) -> Recipe:
+    """S1+S2 less one of its terms."""
+
+    def recipe(demo: Config, setting: Setting) -> Config:
+        return _weighted(_ours("s1+s2")(demo, setting), {term: None})
+
+    return recipe
+
+
+def _full_consistency(demo: Config, setting: Setting) -> Config:
+    """S1+S2 with the paper's weight on what the second lift feeds."""
     config = _ours("s1+s2")(demo, setting)
+    *rest, last = config.schedule
+    strong = _weighted(replace(config, schedule=[last]), {"consistency_3d": 1.0})
+    return replace(config, schedule=[*rest, *strong.schedule])
+
+
+def _weighted(config: Config, weights: Mapping[str, float | None]) -> Config:
+    """Other weights for terms that the phases have; None: without the term."""
     schedule = [
         replace(
-            phase, weights={term: w for term, w in phase.weights.items() if term != "consensus"}
+            phase,
+            weights={
+                term: weights.get(term, weight)
+                for term, weight in phase.weights.items()
+                if weights.get(term, weight) is not None
+            },
         )
         for phase in config.schedule
     ]
     return replace(config, schedule=schedule)
+
+
+def _cvsf(demo: Config, _: Setting) -> Config:
+    """The paper's own weights and map, from a random start; the map's exact maximum."""
+    paper = configs.load(ROOT / "configs" / "cvsf.yaml")
+    each = sum(phase.steps for phase in demo.schedule) // len(paper.schedule)
+    schedule = [
+        replace(pace, name=phase.name, steps=each, weights=phase.weights)
+        for phase, pace in zip(paper.schedule, (demo.schedule[0], demo.schedule[-1]), strict=True)
+    ]
+    fusion = replace(paper.fusion, method="exact", threshold=demo.fusion.threshold)
+    data = replace(demo.data, target="none")
+    return replace(demo, variant="s1+s2", data=data, fusion=fusion, schedule=schedule)
+
+
+def _fused_by(method: str) -> Recipe:
+    """S1+S2 with another way to repair joints."""
+
+    def recipe(demo: Config, setting: Setting) -> Config:
+        config = _ours("s1+s2")(demo, setting)
+        return replace(config, fusion=replace(config.fusion, method=method))
+
+    return recipe
 
 
 def _targets(demo: Config, _: Setting) -> Config:
@@ -329,8 +373,19 @@ def _triangulation(job: Job) -> dict[str, Any]:
     return results["metrics"] | _refinement(results) | {"frames_per_second": rate}
 
 
-ABLATIONS = ("papers_terms", "targets")  # of the headline only
-TRAINED = ("mean_pose", "supervised", "canonpose", "baseline", "s1", "s1+s2", *ABLATIONS)
+TERMS_OF_STAGES = (
+    "consensus", "reprojection", "refinement", "fused_reprojection", "consistency_3d",
+)  # fmt: skip
+TRAINED = ("mean_pose", "supervised", "canonpose", "baseline", "s1", "s1+s2")
+# Of the headline only, with one seed.
+ABLATIONS: Mapping[str, Method] = {
+    "targets": _learned(_targets),
+    **{f"no_{term}": _learned(_without(term)) for term in TERMS_OF_STAGES},
+    "full_consistency": _learned(_full_consistency),
+    "cvsf": _learned(_cvsf),
+    "s1+s2_exact": _learned(_fused_by("exact")),
+    "s1+s2_grid": _learned(_fused_by("grid")),
+}
 METHODS: Mapping[str, Method] = {
     "flat": _flat,
     "mean_pose": _mean_pose,
@@ -340,8 +395,7 @@ METHODS: Mapping[str, Method] = {
     "baseline": _learned(_ours("baseline")),
     "s1": _learned(_ours("s1")),
     "s1+s2": _learned(_ours("s1+s2")),
-    "papers_terms": _learned(_papers_terms),
-    "targets": _learned(_targets),
+    **ABLATIONS,
 }
 
 
@@ -461,6 +515,7 @@ def _load_cameras(path: Path) -> Cameras:
 
 RESULTS = ROOT / "benchmarks" / "results"
 HEADLINE = "ski"
+Rows = Sequence[Mapping[str, Any]]
 SEEDS = (0, 1, 2)
 FIGURES = {
     "n_mpjpe_mm": 1, "pa_mpjpe_mm": 1, "n_pck_150": 1, "jdr_detected": 1, "jdr_refined": 1,
@@ -503,7 +558,7 @@ def run(
 def run_all(jobs: int, mocap: Path, work: Path, results: Path) -> None:
     """Append every row that is missing, `jobs` at a time on one thread each.
 
-    The headline has three seeds for all that is trained, and the other settings one.
+    The headline has three seeds for all that is trained, ablations and the other settings one.
     """
     known = {
         (row["method"], row["setting"], row["seed"]) for row in _read_rows(results / "ptz.jsonl")
@@ -519,12 +574,10 @@ def run_all(jobs: int, mocap: Path, work: Path, results: Path) -> None:
             for method in METHODS
             if method in methods
             and (method in TRAINED or seed == SEEDS[0])
-            and (setting == HEADLINE or method not in ABLATIONS)
+            and (method not in ABLATIONS or setting == HEADLINE)
         ]
         todo = [row for row in todo if row not in known]
-        with ProcessPoolExecutor(
-            jobs, get_context("spawn"), torch.set_num_threads, (1,)
-        ) as processes:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), _settle) as processes:
             rows = [processes.submit(run, *row, mocap, work, results) for row in todo]
             try:
                 for row in as_completed(rows):
@@ -534,11 +587,19 @@ def run_all(jobs: int, mocap: Path, work: Path, results: Path) -> None:
                 raise
 
 
-def overview(rows: Sequence[Mapping[str, Any]]) -> str:
+def _settle() -> None:
+    """One thread, and what train.py does for its own speed."""
+    torch.set_num_threads(1)
+    train.keep_memory()
+
+
+def overview(rows: Rows) -> str:
     """Markdown, one line per method: N-MPJPE / PA-MPJPE in every setting."""
     groups = _groups(rows)
     lines = [["N-MPJPE / PA-MPJPE, mm", *SETTINGS], ["---"] + ["---:"] * len(SETTINGS)]
     for method in METHODS:
+        if method in ABLATIONS:
+            continue
         cells = []
         for setting in SETTINGS:
             seeds = groups.get((setting, method, 1.0), {}).values()
@@ -550,7 +611,7 @@ def overview(rows: Sequence[Mapping[str, Any]]) -> str:
     return _markdown(lines)
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Rows) -> str:
     """Markdown, one line per setting, method and length: mean over seeds, and their spread."""
     groups = _groups(rows)
     settings, methods = list(SETTINGS), list(METHODS)
@@ -569,7 +630,22 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return _markdown(lines)
 
 
-def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[tuple, dict[int, Mapping[str, Any]]]:
+def without_ablations(rows: Rows) -> Rows:
+    """What the table of all settings is made of."""
+    return [row for row in rows if row["method"] not in ABLATIONS]
+
+
+def ablations(rows: Rows) -> Rows:
+    """S1+S2 on the headline and what was changed about it, with the seed that all of them have."""
+    return [
+        row
+        for row in rows
+        if row["method"] in {"s1+s2", *ABLATIONS}
+        and (row["setting"], row["seed"]) == (HEADLINE, SEEDS[0])
+    ]
+
+
+def _groups(rows: Rows) -> dict[tuple, dict[int, Mapping[str, Any]]]:
     """Rows by setting, method and length, and therein by seed."""
     groups: dict[tuple, dict[int, Mapping[str, Any]]] = {}
     for row in rows:
@@ -668,7 +744,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 rows = [row for row in rows if (row["setting"], row["method"]) in varied]
                 print(table(rows + longer))
             else:
-                print(f"{overview(rows)}\n\n{table(rows)}")
+                print(
+                    overview(rows),
+                    table(without_ablations(rows)),
+                    table(ablations(rows)),
+                    sep="\n\n",
+                )
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"ptz.py: {error}")
     except (train.Interrupted, KeyboardInterrupt):

@@ -83,7 +83,7 @@ def test_every_method_gives_a_row(method, run):
     assert row["seed"] == 3
     trained = method not in ("flat", "triangulation")
     assert (row["train_seconds"] is not None) == trained
-    assert trained == (method in ptz.TRAINED)
+    assert trained == (method in {*ptz.TRAINED, *ptz.ABLATIONS})
     repairs = method not in ("flat", "mean_pose")
     assert (row["refined_over_detected"] is not None) == repairs
 
@@ -209,15 +209,30 @@ def test_what_the_methods_train_differs_only_where_it_should(setting, tmp_path):
     weights = trained["canonpose"].schedule[0].weights
     assert ("camera_consistency" in weights) == (setting == "studio")
     assert trained["canonpose"].data.target == "none"
-    terms = {
-        name: {term for phase in ptz.config_of(recipe, job).schedule for term in phase.weights}
-        for name, recipe in (("papers_terms", ptz._papers_terms), ("targets", ptz._targets))
-    }
-    ours = {term for phase in trained["s1+s2"].schedule for term in phase.weights}
-    assert terms == {"papers_terms": ours - {"consensus"}, "targets": {"imitation"}}
     # The closed form takes three views.
     closed_form = trained["s1+s2"].data.target == "closed_form"
     assert closed_form == (setting != "pair")
+
+
+def test_what_the_ablations_leave_out(tmp_path):
+    job = ptz.Job(ptz.SETTINGS["ski"], tmp_path, 5, 0.1, tmp_path)
+
+    def weights(recipe):
+        return [phase.weights for phase in ptz.config_of(recipe, job).schedule]
+
+    ours = weights(ptz._ours("s1+s2"))
+    for term in ptz.TERMS_OF_STAGES:
+        assert any(term in phase for phase in ours)
+        left = [{name: w for name, w in phase.items() if name != term} for phase in ours]
+        assert weights(ptz._without(term)) == left
+    assert weights(ptz._full_consistency) == [*ours[:-1], ours[-1] | {"consistency_3d": 1.0}]
+    assert weights(ptz._targets) == [{"imitation": 1.0}]
+    paper, exact = (ptz.config_of(r, job) for r in (ptz._cvsf, ptz._fused_by("exact")))
+    assert [phase.weights["consistency_3d"] for phase in paper.schedule] == [0.01, 1.0]
+    assert not {"imitation", "consensus"} & set(paper.terms)
+    assert paper.data.target == "none"
+    assert paper.fusion.line_sigma != exact.fusion.line_sigma
+    assert {paper.fusion.method, exact.fusion.method} == {"exact"}
 
 
 def test_a_finished_run_is_found_again_and_another_seed_is_not(run, work):
