@@ -243,38 +243,14 @@ def descend(
     loss, terms = compute(views)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
-    halted = run.optimiser.found_inf
-    torch.maximum(halted, (~loss.detach().isfinite()).to(halted.dtype), out=halted)
     run.optimiser.zero_grad(set_to_none=True)
-    with _stepping_early(run):
-        loss.backward()
+    loss.backward()
     if run.phase.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.lifter.parameters(), run.phase.clip_norm)
-    run.optimiser.step()  # of what has not been stepped yet
+    halted = run.optimiser.found_inf
+    torch.maximum(halted, (~loss.detach().isfinite()).to(halted.dtype), out=halted)
+    run.optimiser.step()
     return loss.detach(), terms
-
-
-@contextmanager
-def _stepping_early(run: Run) -> Iterator[None]:
-    """On a CPU, update each layer as soon as its gradient is there.
-
-    Weights and gradient are in the cache then; later, Adam would wait for the memory. Not where
-    gradients are still to be added up over processes, or all of them to be measured.
-    """
-    weights = [p for p in run.lifter.parameters() if p.ndim > 1 and p.device.type == "cpu"]
-    if run.phase.clip_norm is not None or not parallel.is_alone():
-        weights = []
-
-    def step(_: Tensor) -> None:
-        run.optimiser.step()
-        run.optimiser.zero_grad(set_to_none=True)
-
-    hooks = [weight.register_post_accumulate_grad_hook(step) for weight in weights]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _count(run: Run, session: Samples, taken: Sequence[Taken]) -> float:

@@ -29,11 +29,6 @@ class Lost(Exception):
     """Another process of this run has ended or hangs."""
 
 
-def is_alone() -> bool:
-    """Whether no other process takes part."""
-    return not dist.is_initialized()
-
-
 def is_first() -> bool:
     """Whether this process writes and prints: the only one, or number 0."""
     return not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
