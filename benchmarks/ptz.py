@@ -744,12 +744,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 rows = [row for row in rows if (row["setting"], row["method"]) in varied]
                 print(table(rows + longer))
             else:
-                print(
-                    overview(rows),
-                    table(without_ablations(rows)),
-                    table(ablations(rows)),
-                    sep="\n\n",
-                )
+                details = filter(None, (without_ablations(rows), ablations(rows)))
+                print(overview(rows), *map(table, details), sep="\n\n")
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"ptz.py: {error}")
     except (train.Interrupted, KeyboardInterrupt):

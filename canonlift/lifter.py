@@ -70,21 +70,22 @@ class Lifter(nn.Module):
         """Lift each view; views with nothing observed get some finite answer."""
         code = self._encode(views)
         rotation = self.rotation(code).to(views.keypoints.dtype)
-        return Lifted(self._pose(code, views), self.head.to_matrix(rotation))
+        matrix = self.head.to_matrix(rotation).unflatten(0, views.keypoints.shape[:2])
+        return Lifted(self._pose(code, views), matrix)
 
     def poses(self, views: Views) -> Float[Tensor, "B V J 3"]:
         """The poses of `forward` alone: the rotations are four tenths of its work."""
         return self._pose(self._encode(views), views)
 
-    def _encode(self, views: Views) -> Float[Tensor, "B V width"]:
+    def _encode(self, views: Views) -> Float[Tensor, "N width"]:
         keypoints = unit_scale(views.keypoints, views.observed)
         keypoints = torch.where(views.observed[..., None], keypoints, 0.0)
         seen = torch.cat([keypoints, views.confidence[..., None]], dim=-1)
-        return self.encode(seen.flatten(-2))
+        return self.encode(seen.flatten(2).flatten(0, 1))
 
-    def _pose(self, code: Float[Tensor, "B V width"], views: Views) -> Float[Tensor, "B V J 3"]:
+    def _pose(self, code: Float[Tensor, "N width"], views: Views) -> Float[Tensor, "B V J 3"]:
         # Under autocast the network may be less precise than what is computed from it.
-        pose = self.pose(code).to(views.keypoints.dtype).unflatten(-1, (-1, 3))
+        pose = self.pose(code).to(views.keypoints.dtype).view(*views.confidence.shape, 3)
         return pose - pose[:, :, self.root : self.root + 1]
 
     @torch.no_grad()
@@ -131,9 +132,10 @@ class Linear(nn.Linear):
         """Rows times the transposed weight, plus the bias."""
         if not by_onednn(input, self.weight):
             return super().forward(input)
-        return _OneDnnLinear.apply(input.flatten(0, -2), self.weight, self.bias).view(
-            *input.shape[:-1], -1
-        )
+        if input.ndim == 2:  # a view would have every in-place activation copied
+            return _OneDnnLinear.apply(input, self.weight, self.bias)
+        rows = _OneDnnLinear.apply(input.flatten(0, -2), self.weight, self.bias)
+        return rows.view(*input.shape[:-1], -1)
 
 
 def multiply(

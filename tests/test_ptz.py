@@ -263,7 +263,7 @@ def test_table_has_means_over_seeds_and_the_last_row_of_each(tmp_path, capsys):
     ptz.main(["table", "--results", str(tmp_path)])
     short, _, full = capsys.readouterr().out.partition("\n\n")
     assert short.splitlines()[2].startswith("| flat | 150.0 / - | - / - |")
-    assert len(short.splitlines()) == 2 + len(ptz.METHODS)
+    assert len(short.splitlines()) == 2 + len(ptz.METHODS) - len(ptz.ABLATIONS)
     said = full.splitlines()
     assert said[0].startswith("| setting | method | N-MPJPE mm | PA-MPJPE mm |")
     assert said[0].count("|") == said[1].count("|") == said[2].count("|")
@@ -271,6 +271,13 @@ def test_table_has_means_over_seeds_and_the_last_row_of_each(tmp_path, capsys):
     assert said[3].startswith("| ski | s1 | 82.0 ± 2.8 | - |")
     assert said[3].endswith("| 12346 | 2 |")
     assert said[4].startswith("| pair | s1 | 100.0 |")
+    ablated = [row | {"method": "targets"}, row | {"method": "s1+s2"}]
+    (tmp_path / "ptz.jsonl").write_text(lines + "".join(json.dumps(r) + "\n" for r in ablated))
+    ptz.main(["table", "--results", str(tmp_path)])
+    short, full, changed = capsys.readouterr().out.split("\n\n")
+    assert "targets" not in short + full
+    assert [line.split(" | ")[1] for line in changed.splitlines()[2:]] == ["s1+s2", "targets"]
+    (tmp_path / "ptz.jsonl").write_text(lines)
     (tmp_path / "ptz_steps.jsonl").write_text(json.dumps(row | {"steps_scale": 0.5}) + "\n")
     ptz.main(["table", "--steps", "--results", str(tmp_path)])
     said = capsys.readouterr().out.splitlines()
@@ -300,7 +307,7 @@ def test_all_appends_what_is_missing_and_nothing_twice(mocap, work, tmp_path, mo
     (tmp_path / "ptz.jsonl").write_text(json.dumps(there) + "\n")
     paths = ["--data", mocap, "--work", work, "--results", tmp_path]
     ptz.main([str(word) for word in ["all", "--jobs", "2", *paths]])
-    assert len(set(asked)) == len(asked) == 8 * 5 + 2 + 8 * 2 - 1
+    assert len(set(asked)) == len(asked) == 8 * 5 + 6 * 2 + len(ptz.ABLATIONS) - 1
     assert tuple(there.values()) not in asked
     first = asked.index(("mean_pose", "ski", 0))
     assert {method for method, _, _ in asked[first:]} == {"mean_pose"}
