@@ -33,6 +33,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
+import train
 from canonlift import files, fusion
 from canonlift.data.motion import MOTIONS, perform, sample_person
 from canonlift.fusion import (
@@ -352,6 +353,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--views", type=int, nargs="+", default=list(N_VIEWS))
     args = parser.parse_args(argv)
     if args.what == "time":
+        train.keep_memory()  # as train.py does
         results = timing(args.frames, args.loop_frames, args.repeats)
         show_timing(results)
     else:

@@ -373,14 +373,11 @@ def _triangulation(job: Job) -> dict[str, Any]:
     return results["metrics"] | _refinement(results) | {"frames_per_second": rate}
 
 
-TERMS_OF_STAGES = (
-    "consensus", "reprojection", "refinement", "fused_reprojection", "consistency_3d",
-)  # fmt: skip
 TRAINED = ("mean_pose", "supervised", "canonpose", "baseline", "s1", "s1+s2")
 # Of the headline only, with one seed.
 ABLATIONS: Mapping[str, Method] = {
     "targets": _learned(_targets),
-    **{f"no_{term}": _learned(_without(term)) for term in TERMS_OF_STAGES},
+    "no_consensus": _learned(_without("consensus")),
     "full_consistency": _learned(_full_consistency),
     "cvsf": _learned(_cvsf),
     "s1+s2_exact": _learned(_fused_by("exact")),

@@ -20,7 +20,7 @@ class Stage(NamedTuple):
     boldness: float  # share of the curvature that a step may ignore; bold ones may miss a peak
 
 
-SCHEDULE = (Stage(inf, 2, 0.7), Stage(2.6, 4, 0.85), Stage(0.6, 12, 0.95))
+SCHEDULE = (Stage(inf, 1, 0.7), Stage(2.6, 3, 0.85), Stage(0.6, 8, 0.95))
 BLOCK = 2**17  # numbers in one tensor, on a CPU: what is computed of them fits its cache
 ROOM = 2**24  # the same elsewhere
 LN4 = 2 * log(2)
