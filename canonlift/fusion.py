@@ -6,10 +6,11 @@ the epipolar line of that view's detection; each is as high as its confidence (E
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from canonlift.geometry.epipolar import epipolar_normals
@@ -85,7 +86,8 @@ def fuse(views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[st
     An unobserved joint is placed where two or more other views say, and is as sure as they are
     on average. All other confidences, and the scale of the keypoints, stay.
     """
-    where = to_repair(views, lifted, config, joints)
+    unsure = _unsure(views, lifted, config, joints)
+    where = _places(unsure)
     if len(where) == 0:
         return views
     place, found = METHODS[config.method](views, lifted, where, config)
@@ -93,6 +95,7 @@ def fuse(views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[st
     scale = norm(views.keypoints, views.observed)[index[0], index[1], 0]
     # On the border the map may still rise outward: its maximum is not in here.
     inside = place.detach().abs().amax(-1) < (1 - BORDER) * config.extent
+    inside &= unsure[index]
     moved = torch.where(inside[:, None], place * scale, views.keypoints[index])
 
     own = views.confidence[index]
@@ -108,14 +111,37 @@ def to_repair(
     views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[str]
 ) -> Int[Tensor, "K 3"]:
     """(sample, view, joint) of the unsure joints about which other views have something to say."""
+    return _unsure(views, lifted, config, joints).nonzero()
+
+
+def _unsure(
+    views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[str]
+) -> Bool[Tensor, "B V J"]:
     drawn = (_line_weights(lifted, config) > 0).to(views.confidence.dtype)
     seen = views.observed.to(views.confidence.dtype)
     n_lines = drawn.mT @ seen
     enough = torch.where(views.observed, n_lines >= 1, n_lines >= 2)
     enough &= views.observed.any(-1, keepdim=True)  # an empty view has no scale to place it in
-    names = [name not in config.never for name in joints]
-    refined = torch.tensor(names, device=views.confidence.device)
-    return (enough & refined & (views.confidence < config.threshold)).nonzero()
+    refined = _all_but(tuple(config.never), tuple(joints), views.confidence.device)
+    return enough & refined & (views.confidence < config.threshold)
+
+
+@cache
+def _all_but(
+    never: tuple[str, ...], joints: tuple[str, ...], device: torch.device
+) -> Bool[Tensor, " J"]:
+    """Kept, because moving it to a device waits for the device."""
+    return torch.tensor([name not in never for name in joints], device=device)
+
+
+def _places(unsure: Bool[Tensor, "B V J"]) -> Int[Tensor, "K 3"]:
+    """The places to work on: elsewhere than on a CPU, the program would wait for their number."""
+    return unsure.nonzero() if unsure.device.type == "cpu" else _everywhere(unsure)
+
+
+def _everywhere(unsure: Bool[Tensor, "B V J"]) -> Int[Tensor, "K 3"]:
+    every = torch.arange(unsure.numel(), device=unsure.device)
+    return torch.stack(torch.unravel_index(every, unsure.shape), dim=-1)
 
 
 def joint_maps(

@@ -79,7 +79,8 @@ def _solve_symmetric(
 ) -> Float[Tensor, "B 3 J"]:
     """Solve 3 x 3 systems, given row by row from the diagonal on, by cofactors.
 
-    LAPACK, called once per system, takes most of the time; `PRIOR` bounds the condition.
+    LAPACK, called once per system, would take most of the time, and a device would be waited for.
+    `PRIOR` and `LEASH` bound the condition.
     """
     xx, xy, xz, yy, yz, zz = upper.transpose(0, 1).contiguous()
     a, b, c = right.transpose(0, 1).contiguous()
@@ -126,12 +127,31 @@ def resect(
     The best two rows are found by linear least squares and then made orthonormal.
     """
     turned = torch.einsum("bvrc,bjc->bvjr", rotation, pose)
-    moments = torch.einsum("bvj,bvjc,bvjd->bvcd", say, turned, turned)
-    cross = torch.einsum("bvj,bvjr,bvjc->bvrc", say, seen.points, turned)
-    trace = moments.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    eye = torch.eye(3, dtype=pose.dtype, device=pose.device)
-    leash = (LEASH * trace).clamp_min(1e-6) * eye
-    rows = torch.linalg.solve(moments + leash, (cross + leash[..., :2, :]).mT).mT
-    u, _, vt = torch.linalg.svd(rows, full_matrices=False)
-    x, y = (u @ vt).unbind(-2)
+    row, column = torch.triu_indices(3, 3, device=pose.device)
+    moments = torch.einsum("bvj,bvjc->bcv", say, turned[..., row] * turned[..., column])
+    cross = torch.einsum("bvj,bvjr,bvjc->bcvr", say, seen.points, turned)
+    diagonal = (row == column).to(pose.dtype)[:, None]
+    leash = (LEASH * (moments * diagonal).sum(1, keepdim=True)).clamp_min(1e-6)
+    moments = moments + leash * diagonal
+    eye = torch.eye(3, 2, dtype=pose.dtype, device=pose.device)
+    cross = cross + leash[..., None] * eye[:, None]
+    rows = _solve_symmetric(moments.repeat_interleave(2, dim=2), cross.flatten(2))
+    x, y = _orthonormal(*rows.unflatten(2, (-1, 2)).permute(3, 0, 2, 1))
     return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-2) @ rotation
+
+
+def _orthonormal(
+    x: Float[Tensor, "*batch 3"], y: Float[Tensor, "*batch 3"]
+) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3"]]:
+    """The nearest orthonormal pair: (A A^T)^(-1/2) A, without the SVD that a device waits for.
+
+    Parallel rows stay so, at unit norm together.
+    """
+    xx, xy, yy = (x * x).sum(-1), (x * y).sum(-1), (y * y).sum(-1)
+    area = (xx * yy - xy * xy).clamp_min(0.0).sqrt().clamp_min(1e-12)
+    factor = 1 / (area * (xx + yy + 2 * area).sqrt())
+    to_x, both, to_y = ((yy + area) * factor, xy * factor, (xx + area) * factor)
+    return (
+        to_x[..., None] * x - both[..., None] * y,
+        to_y[..., None] * y - both[..., None] * x,
+    )

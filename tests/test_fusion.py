@@ -18,7 +18,7 @@ from conftest import (
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from canonlift import losses
+from canonlift import fusion, losses
 from canonlift.fusion import (
     METHODS,
     FusionConfig,
@@ -144,6 +144,19 @@ def test_sure_joints_and_those_named_never_stay_bit_for_bit(method, threshold, n
     assert torch.equal(found.keypoints[kept], views.keypoints[kept])
     assert (found.keypoints != views.keypoints).any(-1)[~kept].double().mean() > 0.9
     assert torch.equal(found.confidence, views.confidence)
+
+
+@each_method
+def test_looking_everywhere_repairs_the_same(method, noisy, monkeypatch):
+    """As it is where the number of unsure joints is not known in time."""
+    views, lifted = noisy
+    views = hidden(views, 0.2)
+    expected = repaired(views, lifted, method=method)
+    monkeypatch.setattr(fusion, "_places", fusion._everywhere)
+    found = repaired(views, lifted, method=method)
+    assert (expected.keypoints != views.keypoints).any()
+    assert_close(found.keypoints, expected.keypoints)
+    assert_close(found.confidence, expected.confidence)
 
 
 @each_method

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
+import numpy as np
 import torch
 from conftest import disturbed, random, scene, turned, uniform
+from scipy.linalg import polar
 from torch.testing import assert_close
 
 from canonlift import targets
@@ -36,6 +38,25 @@ def test_triangulation_equals_a_slow_weighted_least_squares(noisy):
             values.append(weight * seen.points[b, v, j])
         expected = torch.linalg.lstsq(torch.cat(rows), torch.cat(values)[:, None]).solution[:, 0]
         assert_close(found[b, j], expected)
+
+
+def test_resection_equals_a_slow_least_squares_made_orthonormal(noisy):
+    views, lifted = noisy
+    seen = Sight.of(views, lifted)
+    pose, say = triangulate(seen, lifted.rotation, seen.prior)
+    found = resect(seen, lifted.rotation, pose, say)
+    for b, v in ((0, 1), (2, 0)):
+        near = lifted.rotation[b, v]
+        turned = (pose[b] @ near.T).numpy()
+        weight = say[b, v].numpy()[:, None]
+        leash = 0.05 * (weight * turned**2).sum() * np.eye(3)
+        normal = turned.T @ (weight * turned) + leash
+        rows = np.linalg.solve(
+            normal, turned.T @ (weight * seen.points[b, v].numpy()) + leash[:, :2]
+        )
+        x, y = polar(rows.T, side="left")[0]
+        expected = np.stack([x, y, np.cross(x, y)]) @ near.numpy()
+        assert_close(found[b, v].numpy(), expected)
 
 
 def test_one_view_that_lies_loses_its_say(exact):

@@ -22,7 +22,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import train
-from canonlift import checkpoint, log, mirror, runs
+from canonlift import checkpoint, fusion, log, mirror, runs
 from canonlift import config as configs
 from canonlift.data import recording as recordings
 from canonlift.data import session as sessions
@@ -651,9 +651,11 @@ def test_reads_losses_together_and_counts_them_as_if_one_by_one(short, monkeypat
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="only CUDA tells of waiting for it")
-@pytest.mark.parametrize("weights", [{"imitation": 1.0, "reprojection": 1.0}])
-def test_a_step_does_not_wait_for_the_device(short, takes, tmp_path, weights):
-    config = short.config("device=cuda", "lifter.rotation=axis_angle", "flip=true")
+@pytest.mark.parametrize("method", fusion.METHODS)
+def test_a_step_does_not_wait_for_the_device(short, takes, tmp_path, method):
+    overrides = ("lifter.rotation=axis_angle", "flip=true", f"fusion.method={method}")
+    config = short.config("device=cuda", *overrides)
+    weights = dict.fromkeys(TERMS, 1.0)
     run = runs.start(config, tmp_path / "run", resume=False)
     data = train._read(config, sorted(takes.glob("train_*.npz")))
     compute = train.computation(config, replace(run.phase, weights=weights), run.lifter)
