@@ -332,11 +332,11 @@ class FusedScores:
 
 
 def bone_spread(pose: Float[np.ndarray, "T J 3"], joints: Sequence[str]) -> float:
-    """How much bones change their length over time: mean over bones of deviation / median."""
+    """How much bones change their length over time: mean over bones of deviation over mean."""
     start, end = (list(side) for side in zip(*skeleton.bones(joints), strict=True))
     known = np.isfinite(pose).all((-1, -2))
     length = np.linalg.norm(pose[known][:, start] - pose[known][:, end], axis=-1)
-    return float((length.std(0) / np.maximum(np.median(length, 0), 1e-12)).mean())
+    return float((length.std(0) / np.maximum(length.mean(0), 1e-12)).mean())
 
 
 def group_names(names: Sequence[str], pattern: str) -> dict[str, str]:

@@ -310,6 +310,30 @@ def test_bones_that_keep_their_length_have_no_spread():
                                   H36M17) == pytest.approx(0.1, rel=0.01)  # fmt: skip
 
 
+def test_exports_on_the_command_line(run, tmp_path, monkeypatch, capsys):
+    """Files in metres, the notes printed and kept, predictions as they are without."""
+    recordings.save(without_truth(take()), tmp_path / "take.npz")
+    for out, more in (("a", ["--export", "trc,npz", "--height", "1.8", "--filter",
+                             "butterworth:2"]), ("b", [])):  # fmt: skip
+        call(monkeypatch, run, "--recordings", tmp_path / "take.npz", "--out", tmp_path / out,
+             "--figures", "0", *more)  # fmt: skip
+    said = capsys.readouterr().out
+    assert "take, fused: 1 body unit is" in said
+    assert {path.name for path in (tmp_path / "a" / "export").iterdir()} == {
+        f"take-{name}.{suffix}" for name in ("cam0", "cam1", "cam2", "fused")
+        for suffix in ("trc", "npz")
+    }  # fmt: skip
+    results = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert results["export"]["take"]["notes"].keys() == {"cam0", "cam1", "cam2", "fused"}
+    with np.load(tmp_path / "a" / "predictions.npz") as a, \
+         np.load(tmp_path / "b" / "predictions.npz") as b:  # fmt: skip
+        for key in b.files:
+            np.testing.assert_array_equal(a[key], b[key])
+    assert not (tmp_path / "b" / "export").exists()
+    with pytest.raises(SystemExit, match="eval.py: --export must be one of"):
+        call(monkeypatch, run, "--export", "trk")
+
+
 def test_one_camera_with_truth_is_compared_but_not_repaired(evaluate):
     results = evaluate(single=one_view(take()))
     assert "fused" not in results

@@ -9,11 +9,22 @@ from canonlift import files
 from canonlift.export.markers import METRES, Markers
 
 MILLIMETRES = 1000.0
+MOST_FRAMES = 65_535  # what two bytes of its header can count; ezc3d would leave out the rest
 
 
 def write(markers: Markers, path: Path) -> None:
-    """Write one file, metres as millimetres; missing positions have a residual of -1."""
-    import ezc3d  # heavy, and not everybody has it
+    """Write one file, metres as millimetres; missing positions have a residual of -1.
+
+    Raises:
+        ValueError: if there are more frames than the format can count.
+    """
+    import ezc3d  # not everybody has it
+
+    if len(markers.positions) > MOST_FRAMES:
+        raise ValueError(
+            f"{path.name}: {len(markers.positions)} frames, but C3D counts {MOST_FRAMES}; cut the "
+            "recording, or use --export trc"
+        )
 
     in_metres = markers.unit == METRES
     positions = markers.positions * (MILLIMETRES if in_metres else 1.0)

@@ -192,8 +192,8 @@ def upright(markers: Markers, across: Float[np.ndarray, "V 3"]) -> Markers:
 
     Stretched bodies mostly stand, from ankles to head; where both feet stand, the line from one
     ankle to the other is level; and so are most cameras from their left to their right, `across`.
-    The turn is the smallest there is: what the first camera saw on its right stays there. Of
-    someone never seen from head to ankles, nothing is turned, and the note says so.
+    z points towards the camera as before, but level. Of someone never seen from head to ankles,
+    nothing is turned, and the note says so.
 
     Raises:
         ValueError: if the skeleton has no head or ankles.
@@ -218,10 +218,10 @@ def upright(markers: Markers, across: Float[np.ndarray, "V 3"]) -> Markers:
 
     lean = np.median(np.degrees(np.arccos(np.clip(standing @ up, -1, 1))))
     note = (
-        f"y is an estimate of up, from bodies that stand, feet and cameras that are level; in "
+        "y is an estimate of up, from a body that stands, feet and cameras that are level; in "
         f"{stretched.sum()} stretched frames the body leans by {lean:.0f} degrees in the median"
     )
-    return markers.become(markers.positions @ _smallest_turn(up).T, note)
+    return markers.become(markers.positions @ _level_axes(up).T, note)
 
 
 def _pull(
@@ -236,13 +236,13 @@ def _unit(vector: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
     return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)
 
 
-def _smallest_turn(up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """Rotation that takes `up` to y; half a turn about z where it points straight down."""
-    axis = np.cross(up, [0.0, 1.0, 0.0])
-    if up[1] < -1 + 1e-9:
-        return np.diag([-1.0, -1.0, 1.0])
-    cross = np.cross(np.eye(3), axis)
-    return np.eye(3) + cross + cross @ cross / (1 + up[1])
+def _level_axes(up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    """Rotation that takes `up` to y and leaves z, but for its slope, where it was."""
+    z = np.array([0.0, 0.0, 1.0])
+    if abs(up @ z) > 1 - 1e-6:  # a camera right above: the top of its image is ahead
+        z = np.array([0.0, -up[2], 0.0])
+    z = _unit(z - (z @ up) * up)
+    return np.stack([np.cross(up, z), up, z])
 
 
 # ----------------------------------------------------------------------------- filter
