@@ -140,33 +140,40 @@ def in_metres(markers: Markers, size: Size) -> Markers:
     Raises:
         ValueError: if nothing on the skeleton has a known length.
     """
-    if size.between is not None:
-        length = _distance(markers, *((name,) for name in size.between))
-        wanted, what = np.full(length.shape, size.metres), "frames"
-        source = f"{' to '.join(size.between)} of {size.metres:g} m"
-    else:
-        on_skeleton = [part for part in SEGMENTS if {*part[0], *part[1]} <= set(markers.joints)]
-        if not on_skeleton:
-            raise ValueError(
-                f"--height needs legs or arms, but the joints are {', '.join(markers.joints)}; "
-                "use --bone"
-            )
-        lengths = [_distance(markers, start, end) for start, end, _ in on_skeleton]
-        seen = [len(each) > 0 for each in lengths]
-        length = np.array([np.median(each) for each in lengths if len(each)])
-        wanted = size.metres * np.array([share for _, _, share in on_skeleton])[seen]
+    if size.between is None:
+        length, wanted = _parts(markers, size.metres)
         source, what = f"a height of {size.metres:g} m and usual proportions", "parts of the body"
+    else:
+        length = _distance(markers, *((name,) for name in size.between))
+        wanted = np.full(length.shape, size.metres)
+        source, what = f"{' to '.join(size.between)} of {size.metres:g} m", "frames"
     if not (length > 0).any():
         return markers.become(markers.positions, f"no size: {source}, but that was never seen")
-    factor = (
-        wanted.sum() / length.sum() if size.between is None else size.metres / np.median(length)
-    )
+    # Parts make up for each other's proportions; frames may be wrong.
+    typical = np.sum if size.between is None else np.median
+    factor = typical(wanted) / typical(length)
     low, high = np.quantile(length / wanted, [0.16, 0.84])
     note = (
         f"1 body unit is {factor:.3f} m, from {source}; {len(length)} {what} differ by "
         f"{factor * (high - low) / 2:.1%}"
     )
     return markers.become(factor * markers.positions, note, unit=METRES)
+
+
+def _parts(
+    markers: Markers, height: float
+) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """Median lengths of the parts of the body that were seen, and what they should be."""
+    parts = [part for part in SEGMENTS if {*part[0], *part[1]} <= set(markers.joints)]
+    if not parts:
+        raise ValueError(
+            f"--height needs legs or arms, but the joints are {', '.join(markers.joints)}; "
+            "use --bone"
+        )
+    lengths = [_distance(markers, start, end) for start, end, _ in parts]
+    seen = np.array([len(each) > 0 for each in lengths])
+    wanted = height * np.array([share for _, _, share in parts])
+    return np.array([np.median(each) for each in lengths if len(each)]), wanted[seen]
 
 
 def _distance(
