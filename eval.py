@@ -4,10 +4,12 @@ Examples:
     python eval.py runs/demo                                # the run's own test recordings
     python eval.py runs/demo --recordings take.npz          # any recording, one camera or many
     python eval.py runs/demo --recordings 'takes/*.npz' --out results/takes
+    python eval.py runs/demo --recordings take.npz --export trc,csv --height 1.80
     python eval.py runs/cvsf --group-by '_s[0-9]+_([A-Za-z]+)'     # Human3.6M, per action
 
 Each view is lifted by itself. Where a frame has several views, each repairs the others' unsure
-joints. Recordings without ground truth get predictions and pictures, no table.
+joints, and one sequence is made of all of them together. Recordings without ground truth get
+predictions and pictures, no table.
 """
 
 import argparse
@@ -22,6 +24,8 @@ from canonlift import checkpoint
 from canonlift.checkpoint import Model
 from canonlift.data.session import expand
 from canonlift.evaluation import evaluate, table
+from canonlift.export.options import add_export_arguments, parse_exporter
+from canonlift.export.writing import Exporter, describe
 
 
 def main() -> None:
@@ -46,15 +50,17 @@ def main() -> None:
         "group, or all of it",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
+    add_export_arguments(parser)
     args = parser.parse_args()
     try:
+        exporter = parse_exporter(args)
         model = checkpoint.load_model(args.run, args.device)
         paths = expand(args.recordings) if args.recordings else test_recordings(model, args.run)
         out = args.out or _free_folder(args.run / "eval")
         seen = {path.resolve() for path in training_recordings(model, args.run)}
         if both := [str(path) for path in paths if path.resolve() in seen]:
             print(f"WARNING: training has seen {', '.join(both)}; these errors mean little")
-        report(model, paths, out, args.run, max(args.figures, 0), args.group_by)
+        report(model, paths, out, args.run, max(args.figures, 0), args.group_by, exporter)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         sys.exit(f"eval.py: {error}")
     except KeyboardInterrupt:
@@ -68,6 +74,7 @@ def report(
     run: Path,
     n_drawn: int = 1,
     group_by: str | None = None,
+    exporter: Exporter | None = None,
 ) -> dict[str, Any]:
     """Evaluate into `out`, print the table, and say where everything is.
 
@@ -76,7 +83,7 @@ def report(
     """
     if (out / "results.json").exists():
         raise FileExistsError(f"{out} already holds results; choose another --out")
-    results = evaluate(model, paths, out, run, n_drawn, group_by)
+    results = evaluate(model, paths, out, run, n_drawn, group_by, exporter)
     protocol = results["protocol"]
     print(
         f"\n{protocol['recordings']} recordings, {protocol['frames']} frames, up to "
@@ -87,9 +94,13 @@ def report(
         print("No ground truth, so no errors in mm.")
     if lines := table(results):
         print(lines)
+    if exporter:
+        print("\n" + "\n".join(describe(results["export"])))
     print(f"\npictures  {out / 'figures'}")
     print(f"poses     {out / 'predictions.npz'}")
     print(f"results   {out / 'results.json'}")
+    if exporter:
+        print(f"exports   {out / 'export'}")
     return results
 
 

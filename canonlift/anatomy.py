@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from canonlift import skeleton
+
 # (from, hinge, to, and the axis, right to left, about which the hinge folds towards +)
 _HINGES = (
     ("l_hip", "l_knee", "l_ankle", "r_hip", "l_hip"),
@@ -55,3 +57,11 @@ def asymmetry(pose: Float[Tensor, "*batch J 3"], joints: Sequence[str]) -> Float
     start, end = (pose[..., list(side), :] for side in zip(*pairs, strict=True))
     length = (start - end).square().sum(-1).clamp_min(1e-24).sqrt().log()
     return (length[..., 0::2] - length[..., 1::2]).abs().mean(-1)
+
+
+def body_length(
+    pose: Float[Tensor, "*batch J 3"], joints: Sequence[str]
+) -> Float[Tensor, "*batch"]:
+    """Length of all bones together: the unit of predicted poses."""
+    start, end = (list(side) for side in zip(*skeleton.bones(joints), strict=True))
+    return (pose[..., start, :] - pose[..., end, :]).norm(dim=-1).sum(-1)

@@ -18,11 +18,14 @@ from torch import Tensor
 
 from canonlift import files, metrics, skeleton
 from canonlift.album import draw_recording, draw_run
+from canonlift.anatomy import body_length
 from canonlift.checkpoint import Model
 from canonlift.data.recording import Recording
 from canonlift.data.session import centre, read_one, to_views
+from canonlift.export.writing import Exporter, Take
 from canonlift.geometry.scale import norm, unit_scale
-from canonlift.prediction import Prediction
+from canonlift.prediction import Fused, Prediction
+from canonlift.reconstruction import reconstruct
 from canonlift.types import Lifted, Views
 
 METHODS = ("canonlift", "mean_pose", "flat")
@@ -36,13 +39,14 @@ def evaluate(
     run: Path,
     n_drawn: int = 1,
     group_by: str | None = None,
+    exporter: Exporter | None = None,
 ) -> dict[str, Any]:
     """Write `predictions.npz`, `results.json` and `figures/` for recordings; return the results.
 
     Recordings without ground truth are predicted all the same; without any, the results hold no
     `metrics`. The course of the training is drawn from `run`, and the first `n_drawn` recordings.
     Recordings in whose names the regular expression `group_by` finds the same are also reported
-    together, as the actions of Human3.6M are.
+    together, as the actions of Human3.6M are. What `exporter` writes goes into `export/`.
 
     Raises:
         FileNotFoundError: if there are no recordings.
@@ -52,15 +56,20 @@ def evaluate(
         raise FileNotFoundError("no recordings to evaluate; see data.test or --recordings")
     names = unique_names(paths)
     scores = Scores(model, group_names(names, group_by) if group_by else {})
+    exported: dict[str, Any] = {}
     with PredictionFile(out / "predictions.npz") as file:
         for path, name in zip(paths, names, strict=True):
             recording = read_one(path, model.joints)
             prediction = predict(model, recording)
-            file.add(name, prediction)
-            scores.add(name, recording, prediction)
+            fused = reconstruct(recording, prediction) if len(recording.views) > 1 else None
+            file.add(name, prediction, fused)
+            scores.add(name, recording, prediction, fused)
+            if exporter:
+                take = Take(name, recording, prediction, fused)
+                exported[name] = exporter.write(take, out / "export")
             if len(scores.frames) <= n_drawn:
                 draw_recording(model, name, recording, prediction, out / "figures")
-    results = scores.results()
+    results = scores.results() | ({"export": exported} if exporter else {})
     draw_run(results, run, out / "figures")
     text = json.dumps(_plain(results), indent=2, allow_nan=False) + "\n"
     files.write(out / "results.json", lambda file: file.write(text.encode()))
@@ -80,7 +89,8 @@ def predict(model: Model, recording: Recording, block: int = BLOCK) -> Predictio
         part = views[start : start + frames].to(model.device)
         lifted = model.lifter(part)
         in_camera = lifted.in_camera
-        pose = in_camera / _body_length(in_camera, model.joints)
+        length = body_length(in_camera, model.joints)
+        pose = in_camera / length.clamp_min(1e-12)[..., None, None]
         fused = model.repair(part, lifted)
         unseen = ~part.observed.any(-1)[..., None, None]
         parts.append(
@@ -109,9 +119,12 @@ class PredictionFile:
         self.zip = zipfile.ZipFile(self.part, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
         return self
 
-    def add(self, name: str, prediction: Prediction) -> None:
-        """Append one recording's arrays."""
-        for key, array in vars(prediction).items():
+    def add(self, name: str, prediction: Prediction, fused: Fused | None = None) -> None:
+        """Append one recording's arrays; those of the fused sequence as `fused_pose` and so on."""
+        arrays = dict(vars(prediction))
+        if fused is not None:
+            arrays |= {f"fused_{key}": array for key, array in vars(fused).items()}
+        for key, array in arrays.items():
             with self.zip.open(f"{name}/{key}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
@@ -138,11 +151,18 @@ class Scores:
         self.poses: dict[str, dict[str, metrics.JointErrors]] = {}
         self.joints: list[metrics.RefinementErrors] = []
         self.gaps: list[tuple[Tensor, Tensor]] = []
+        self.fused = FusedScores()
         self.seconds, self.lifted = 0.0, 0
         self.n_views = self.unobserved = self.joints_filmed = 0
         self.processing: set[str] = set()
 
-    def add(self, name: str, recording: Recording, prediction: Prediction) -> None:
+    def add(
+        self,
+        name: str,
+        recording: Recording,
+        prediction: Prediction,
+        fused: Fused | None = None,
+    ) -> None:
         """Count one recording."""
         self.frames[name] = recording.n_frames
         self.n_views = max(self.n_views, len(recording.views))
@@ -154,6 +174,8 @@ class Scores:
             gaps = view_gaps(recording, prediction)
             if len(gaps[1]):
                 self.gaps.append(gaps)
+        if fused is not None:
+            self.fused.add(recording, fused)
         if recording.pose3d is not None:
             errors = pose_errors(self.model, recording, prediction)
             if errors["canonlift"].n_mpjpe.isfinite().any():
@@ -195,6 +217,8 @@ class Scores:
                 "own_view_pct": 100 * float(own.mean()),
                 "other_views_pct": 100 * float(other.mean()),
             }
+        if self.fused.views:
+            results["fused"] = self.fused.results()
         results["mirror"] = dict(self.model.mirror)
         results["train_seconds"] = self.model.train_seconds
         results["frames_per_second"] = self.lifted / self.seconds
@@ -260,6 +284,61 @@ class Scores:
         }
 
 
+class FusedScores:
+    """Running errors of the sequences that are made of all views together."""
+
+    def __init__(self) -> None:
+        self.views: list[int] = []  # of each recording
+        self.frames = 0
+        self.errors: list[metrics.JointErrors] = []
+        self.gaps: list[Tensor] = []
+        self.spreads: list[float] = []
+
+    def add(self, recording: Recording, fused: Fused) -> None:
+        """Count one recording."""
+        self.views.append(len(recording.views))
+        self.frames += recording.n_frames
+        in_camera = fused.in_camera
+        seen = Prediction(in_camera, fused.rotation, recording.keypoints)
+        if len(gaps := view_gaps(recording, seen)[0]):
+            self.gaps.append(gaps)
+            self.spreads.append(bone_spread(fused.pose, recording.joints))
+        if recording.pose3d is not None:
+            truth, root = _truth(recording), recording.joints.index(skeleton.ROOT)
+            pose = torch.from_numpy(in_camera).double().flatten(0, 1)
+            pose = metrics.in_one_size(pose, truth, root)
+            errors = metrics.joint_errors(pose, truth, root)
+            if errors.n_mpjpe.isfinite().any():
+                self.errors.append(errors)
+
+    def results(self) -> dict[str, Any]:
+        """What `results.json` holds of them."""
+        results: dict[str, Any] = {
+            "protocol": {
+                "input": "all views of a recording together, over windows of time",
+                "fewest_views": min(self.views),
+                "most_views": max(self.views),
+                "recordings": len(self.views),
+                "frames": self.frames,
+                "frame": "camera axes of every view, by the fused rotations",
+            }
+        }
+        if self.errors:
+            results["metrics"] = metrics.summary(_pool(self.errors))
+        if self.gaps:
+            results["reprojection_pct"] = 100 * float(torch.cat(self.gaps).mean())
+            results["bone_spread_pct"] = 100 * float(np.mean(self.spreads))
+        return results
+
+
+def bone_spread(pose: Float[np.ndarray, "T J 3"], joints: Sequence[str]) -> float:
+    """How much bones change their length over time: mean over bones of deviation over mean."""
+    start, end = (list(side) for side in zip(*skeleton.bones(joints), strict=True))
+    known = np.isfinite(pose).all((-1, -2))
+    length = np.linalg.norm(pose[known][:, start] - pose[known][:, end], axis=-1)
+    return float((length.std(0) / np.maximum(length.mean(0), 1e-12)).mean())
+
+
 def group_names(names: Sequence[str], pattern: str) -> dict[str, str]:
     """What a regular expression finds in each name: its first group, or all that it matches.
 
@@ -288,11 +367,8 @@ def pose_errors(
     model: Model, recording: Recording, prediction: Prediction
 ) -> dict[str, metrics.JointErrors]:
     """Errors in mm of the prediction and of the trivial baselines, over frames and views."""
-    views = to_views(recording)
-    truth = 1000 * torch.from_numpy(recording.pose3d).double()
-    unseen = ~views.observed.any(-1)[..., None, None]
-    truth = truth.masked_fill(unseen, torch.nan).flatten(0, 1)
-    flat = torch.nn.functional.pad(views.keypoints.double(), (0, 1)).flatten(0, 1)
+    truth = _truth(recording)
+    flat = torch.nn.functional.pad(to_views(recording).keypoints.double(), (0, 1)).flatten(0, 1)
     poses = {
         "canonlift": torch.from_numpy(prediction.pose).double().flatten(0, 1),
         "mean_pose": model.mean_pose.cpu().double().expand(truth.shape),
@@ -301,6 +377,13 @@ def pose_errors(
     root = model.joints.index(skeleton.ROOT)
     sized = {name: metrics.in_one_size(pose, truth, root) for name, pose in poses.items()}
     return {name: metrics.joint_errors(pose, truth, root) for name, pose in sized.items()}
+
+
+def _truth(recording: Recording) -> Float[Tensor, "N J 3"]:
+    """True poses in mm over frames and views; NaN where the view saw nothing."""
+    unseen = ~to_views(recording).observed.any(-1)[..., None, None]
+    truth = 1000 * torch.from_numpy(recording.pose3d).double()
+    return truth.masked_fill(unseen, torch.nan).flatten(0, 1)
 
 
 def refinement_errors(
@@ -381,6 +464,9 @@ def table(results: Mapping[str, Any]) -> str:
     lines = []
     if "metrics" in results:
         rows = {"canonlift, from one view": results["metrics"]}
+        if "metrics" in (fused := results.get("fused", {})):
+            counts = sorted({fused["protocol"][f"{which}_views"] for which in ("fewest", "most")})
+            rows[f"canonlift, {' to '.join(map(str, counts))} views"] = fused["metrics"]
         rows["mean pose"] = results["baselines"]["mean_pose"]
         rows["flat (depth 0)"] = results["baselines"]["flat"]
         lines += _pose_table(rows)
@@ -404,6 +490,11 @@ def table(results: Mapping[str, Any]) -> str:
             f"Lifted poses reprojected: {gap['own_view_pct']:.1f} % of the person's size from the "
             f"detections in their own view, {gap['other_views_pct']:.1f} % in the others.",
         ]
+    if "reprojection_pct" in (fused := results.get("fused", {})):
+        lines.append(
+            f"All views fused: {fused['reprojection_pct']:.1f} %; bones keep their length to "
+            f"{fused['bone_spread_pct']:.1f} %."
+        )
     return "\n".join(lines)
 
 
@@ -420,15 +511,6 @@ def _pose_table(rows: Mapping[str, Mapping[str, float | int]]) -> list[str]:
 
 def _or_dash(error_px: float) -> str:
     return f"{'–':>12}" if np.isnan(error_px) else f"{error_px:9.1f} px"
-
-
-def _body_length(
-    pose: Float[Tensor, "*batch J 3"], joints: Sequence[str]
-) -> Float[Tensor, "*batch 1 1"]:
-    """Length of all bones together."""
-    start, end = (list(side) for side in zip(*skeleton.bones(joints), strict=True))
-    length = (pose[..., start, :] - pose[..., end, :]).norm(dim=-1).sum(-1)
-    return length.clamp_min(1e-12)[..., None, None]
 
 
 def _plain(value: Any) -> Any:

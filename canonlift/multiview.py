@@ -46,11 +46,13 @@ def triangulate(
     prior: Float[Tensor, "B J 3"],
     tolerance: float = TOLERANCE,
     reweightings: int = REWEIGHTINGS,
+    trust: float = PRIOR,
 ) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B V J"]]:
     """Pose that fits the detections, and the say that each of them had in the end.
 
     Detections far from the common solution lose their say (Cauchy weights, reweighted a fixed
     number of times). The gradient is that of the last least squares, its weights held fixed.
+    `trust` is the say of `prior`, against that of one sure detection.
     """
     axes = rotation[:, :, :2]
     n_views = axes.shape[1]
@@ -58,8 +60,8 @@ def triangulate(
     # Per unit of say: what a view adds to the normal matrix of any joint, and to the right side.
     bends = (axes.mT @ axes)[..., row, column].mT  # B 6 V
     pulls = torch.einsum("bvrc,bvjr->bvcj", axes, seen.points)
-    leash = PRIOR * (row == column).to(prior.dtype)[:, None]
-    prior_pull = PRIOR * prior.mT
+    leash = trust * (row == column).to(prior.dtype)[:, None]
+    prior_pull = trust * prior.mT
     points = seen.points.mT.flatten(1, 2)  # B 2V J
 
     def solve(say: Tensor) -> Tensor:
@@ -103,11 +105,19 @@ def adjust(
     pose: Float[Tensor, "B J 3"],
     tolerance: float,
     rounds: int = 10,
+    trust: float | None = None,
 ) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B V 3 3"]]:
-    """Pose and rotations that fit the detections together: each in turn, and the views' scales."""
-    say = seen.confidence
+    """Pose and rotations that fit the detections together: each in turn, and the views' scales.
+
+    Without `trust` the pose given is where to start; with it, it keeps that say to the end, as two
+    or three views alone say too little.
+    """
+    say, prior = seen.confidence, pose
     for _ in range(rounds):
-        pose, say = triangulate(seen, rotation, pose, tolerance, reweightings=1)
+        if trust is None:
+            pose, say = triangulate(seen, rotation, pose, tolerance, reweightings=1)
+        else:
+            pose, say = triangulate(seen, rotation, prior, tolerance, 3, trust)
         rotation = resect(seen, rotation, pose, say)
         image = torch.einsum("bvrc,bjc->bvjr", rotation[:, :, :2], pose)
         fit = (say[..., None] * seen.points * image).sum((2, 3), keepdim=True)

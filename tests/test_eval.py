@@ -20,7 +20,8 @@ from canonlift.data.motion import MOTIONS, perform, sample_person
 from canonlift.data.recording import Recording
 from canonlift.data.session import centre, to_views
 from canonlift.data.simulate import CameraConfig, DetectorConfig, film
-from canonlift.prediction import Prediction
+from canonlift.prediction import Fused, Prediction
+from canonlift.reconstruction import reconstruct
 from canonlift.skeleton import COCO17, H36M17
 
 CONFIG = """
@@ -225,8 +226,17 @@ def test_predictions_are_read_back_without_pickles(evaluate, model):
     evaluate(**takes)
     with np.load(evaluate.out / "predictions.npz", allow_pickle=False) as file:
         assert set(file.files) == {
-            f"{name}/{key}" for name in takes for key in ("pose", "rotation", "keypoints_refined")
+            f"{name}/{key}"
+            for name in takes
+            for key in (
+                *Prediction.__annotations__,
+                *(f"fused_{key}" for key in Fused.__annotations__),
+            )
         }
+        np.testing.assert_array_equal(
+            file["one/fused_pose"],
+            reconstruct(takes["one"], evaluation.predict(model, takes["one"])).pose,
+        )
         for name, recording in takes.items():
             read = Prediction(*(file[f"{name}/{key}"] for key in Prediction.__annotations__))
             same(read, evaluation.predict(model, recording))
@@ -266,8 +276,67 @@ def test_figures_and_predictions_but_no_table_without_ground_truth(evaluate):
     assert "MPJPE" not in evaluation.table(results)
 
 
+def test_all_views_together_have_a_block_of_their_own(evaluate, model):
+    """With errors in camera axes like those of single views, and how many views there were."""
+    takes = {"three": take(), "two": take(7, 2, seed=1), "one": one_view(take(5, seed=2))}
+    results = evaluate(**takes)
+    fused = results["fused"]
+    protocol = fused["protocol"]
+    assert (protocol["fewest_views"], protocol["most_views"]) == (2, 3)
+    assert (protocol["recordings"], protocol["frames"]) == (2, 17)
+    sequences = {
+        name: reconstruct(takes[name], evaluation.predict(model, takes[name]))
+        for name in ("three", "two")
+    }
+    errors = []
+    for name, sequence in sequences.items():
+        seen = to_views(takes[name]).observed.any(-1).numpy()
+        truth = 1000 * takes[name].pose3d[seen].astype(np.float64)
+        pose, truth = sequence.in_camera[seen], truth - truth[:, :1]
+        fit = (pose * truth).sum((1, 2)) / np.square(pose).sum((1, 2))
+        errors.append(np.linalg.norm(fit.clip(0)[:, None, None] * pose - truth, axis=-1))
+    assert fused["metrics"]["n_mpjpe_mm"] == pytest.approx(np.concatenate(errors).mean(), rel=1e-3)
+    assert fused["reprojection_pct"] > 0
+    assert "2 to 3 views" in evaluation.table(results)
+
+
+def test_bones_that_keep_their_length_have_no_spread():
+    g = np.random.default_rng(0)
+    pose = np.repeat(g.standard_normal((1, 17, 3)), 20, axis=0)
+    turned = pose @ Rotation.random(20, rng=g).as_matrix()
+    turned[3] = np.nan
+    assert evaluation.bone_spread(turned, H36M17) < 1e-12
+    assert evaluation.bone_spread(turned * (1 + 0.1 * (-1) ** np.arange(20))[:, None, None],
+                                  H36M17) == pytest.approx(0.1, rel=0.01)  # fmt: skip
+
+
+def test_exports_on_the_command_line(run, tmp_path, monkeypatch, capsys):
+    """Files in metres, the notes printed and kept, predictions as they are without."""
+    recordings.save(without_truth(take()), tmp_path / "take.npz")
+    for out, more in (("a", ["--export", "trc,npz", "--height", "1.8", "--filter",
+                             "butterworth:2"]), ("b", [])):  # fmt: skip
+        call(monkeypatch, run, "--recordings", tmp_path / "take.npz", "--out", tmp_path / out,
+             "--figures", "0", *more)  # fmt: skip
+    said = capsys.readouterr().out
+    assert "take, fused: 1 body unit is" in said
+    assert {path.name for path in (tmp_path / "a" / "export").iterdir()} == {
+        f"take-{name}.{suffix}" for name in ("cam0", "cam1", "cam2", "fused")
+        for suffix in ("trc", "npz")
+    }  # fmt: skip
+    results = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert results["export"]["take"]["notes"].keys() == {"cam0", "cam1", "cam2", "fused"}
+    with np.load(tmp_path / "a" / "predictions.npz") as a, \
+         np.load(tmp_path / "b" / "predictions.npz") as b:  # fmt: skip
+        for key in b.files:
+            np.testing.assert_array_equal(a[key], b[key])
+    assert not (tmp_path / "b" / "export").exists()
+    with pytest.raises(SystemExit, match="eval.py: --export must be one of"):
+        call(monkeypatch, run, "--export", "trk")
+
+
 def test_one_camera_with_truth_is_compared_but_not_repaired(evaluate):
     results = evaluate(single=one_view(take()))
+    assert "fused" not in results
     assert "metrics" in results
     assert "refinement" not in results
     assert "px" not in evaluation.table(results)

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("geometry.", "types", "skeleton", "files", "names", "prediction", "parallel"),
     ("data.", "lifter", "multiview", "fusion", "losses", "metrics", "anatomy", "targets", "mirror",
-     "log"),
+     "log", "reconstruction"),
     ("stages", "objective", "config", "checkpoint", "runs", "evaluation", "pictures", "album",
-     "convert"),
+     "convert", "export."),
     ("train", "eval"),
 )  # fmt: skip
 

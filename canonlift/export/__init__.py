@@ -1,0 +1,1 @@
+"""Predictions as files that other programs read."""
