@@ -18,7 +18,7 @@ FLOORS = (
     ("data.", "lifter", "multiview", "fusion", "losses", "metrics", "anatomy", "targets", "mirror",
      "log"),
     ("stages", "objective", "config", "checkpoint", "runs", "evaluation", "pictures", "album",
-     "convert"),
+     "convert", "viewer"),
     ("train", "eval"),
 )  # fmt: skip
 
