@@ -30,7 +30,7 @@ from canonlift.types import Lifted
 PLACE = "<!-- takes -->"  # where the page wants them
 MOST_JOINTS = 4_000_000  # over frames and views: some 40 MB, as much as a phone likes to open
 MISSING = np.iinfo(np.int16).min
-PIXEL_STEP, BODY_STEP, TURN_STEP = 0.1, 5e-5, 1e-4  # finer than anybody sees
+PIXEL_STEP, BODY_STEP, METRE_STEP, TURN_STEP = 0.1, 5e-5, 5e-4, 1e-4  # finer than anybody sees
 BLOCK = 2048  # frames compared at once
 UPRIGHT = ("head", "nose", "thorax", "neck"), ("ankle", "knee", "hip")
 
@@ -177,7 +177,7 @@ def _describe(take: Take, step: int) -> dict[str, Any]:
         arrays["truth"] = _pack(recording.keypoints_true, PIXEL_STEP)
     if recording.pose3d is not None:
         root = recording.joints.index(ROOT)
-        arrays["truth3d"] = _pack(recording.pose3d - recording.pose3d[:, :, [root]], BODY_STEP)
+        arrays["truth3d"] = _pack(recording.pose3d - recording.pose3d[:, :, [root]], METRE_STEP)
     if fused is not None:
         arrays["fused"] = _pack(fused, BODY_STEP)
         arrays["fused_turn"] = _pack(_quaternions(_turns(fused, prediction.pose)), TURN_STEP)
