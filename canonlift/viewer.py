@@ -46,8 +46,10 @@ class Take:
     name: str
     recording: Recording
     prediction: Prediction
-    # One sequence made of all views: any right-handed axes and any unit, NaN where unknown.
+    # One sequence made of all views: any right-handed axes and any unit, NaN where unknown; and
+    # from its axes to each camera's. None: as it fits the pose lifted from that view.
     fused: Float[np.ndarray, "T J 3"] | None = None
+    fused_rotation: Float[np.ndarray, "T V 3 3"] | None = None
 
     def __post_init__(self) -> None:
         n_frames, n_views, n_joints = shape = self.recording.confidence.shape
@@ -65,13 +67,20 @@ class Take:
                 f"{(n_frames, n_joints, 3)}"
             )
 
+    def fused_turns(self) -> Float[np.ndarray, "T V 3 3"]:
+        """From the axes of the fused sequence to each camera's."""
+        if self.fused_rotation is not None:
+            return self.fused_rotation
+        return _turns(self.fused, self.prediction.pose)
+
     def thinned(self, step: int) -> "Take":
         """Every `step`-th frame."""
         names = ("keypoints", "confidence", "pose3d", "keypoints_true")
         parts = {name: _every(getattr(self.recording, name), step) for name in names}
         recording = replace(self.recording, **parts, fps=self.recording.fps / step)
         prediction = Prediction(*(_every(array, step) for array in vars(self.prediction).values()))
-        return Take(self.name, recording, prediction, _every(self.fused, step))
+        fused = (_every(array, step) for array in (self.fused, self.fused_rotation))
+        return Take(self.name, recording, prediction, *fused)
 
 
 class Measure(NamedTuple):
@@ -80,7 +89,7 @@ class Measure(NamedTuple):
     name: str
     unit: str
     about: str
-    values: Float[np.ndarray, "T V"]
+    values: Float[np.ndarray, "T S"]  # of the pose from each view, and of the fused one, if any
 
 
 def write(takes: Sequence[Take], path: Path) -> Path:
@@ -116,45 +125,57 @@ def measures(take: Take) -> list[Measure]:
     """All that can be said of how bad the poses are, the most telling first.
 
     The error where truth is known; how far each pose falls, seen by the other cameras, from what
-    they detected; and the same in its own camera.
+    they detected (the fused one: seen by all); and the same in its own camera.
     """
     recording, prediction = take.recording, take.prediction
-    found = []
-    if recording.pose3d is not None and np.isfinite(recording.pose3d).any():
-        pose, truth = (
-            torch.from_numpy(p.astype(np.float64)).flatten(0, 1)
-            for p in (prediction.pose, 1000 * recording.pose3d)
+    pose = torch.from_numpy(prediction.pose).double()
+    rotation = torch.from_numpy(prediction.rotation).double()
+    error = _error(recording, pose)
+    own, others = _gaps(recording, torch.einsum("tvrc,tvjr->tvjc", rotation, pose), rotation)
+    if take.fused is not None:
+        turn = torch.from_numpy(take.fused_turns()).double()
+        fused = torch.from_numpy(take.fused).double()[:, None].expand(pose.shape)
+        everywhere, _ = _gaps(recording, fused, turn)
+        in_camera = torch.einsum("tvrc,tvjc->tvjr", turn, fused)
+        columns = _error(recording, in_camera), everywhere, torch.full_like(own, torch.nan)
+        error, others, own = (
+            torch.cat([views, column.nanmean(1, keepdim=True)], 1)
+            for views, column in zip((error, others, own), columns, strict=True)
         )
-        errors = metrics.joint_errors(pose, truth, recording.joints.index(ROOT)).n_mpjpe
-        about = "mean distance from the true joints, root and scale fitted (N-MPJPE)"
-        values = errors.nanmean(-1).reshape(recording.confidence.shape[:2]).numpy()
-        found.append(Measure("Error", "mm", about, values))
-    own, others = _gaps(recording, prediction)
-    if len(recording.views) > 1:
-        about = "how far the pose, seen by the other cameras, falls from their detections"
-        found.append(Measure("Disagreement", "%", f"{about}, in % of the person's size", others))
-    about = "how far the pose falls from the detections it was lifted from"
-    found.append(Measure("Own misfit", "%", f"{about}, in % of the person's size", own))
+    rooted = "mean distance from the true joints, root and scale fitted (N-MPJPE)"
+    far = "how far the pose falls from the detections {}, in % of the person's size"
+    found = [
+        Measure("Error", "mm", rooted, error.numpy()),
+        Measure("Disagreement", "%", far.format("of the other cameras"), others.numpy()),
+        Measure("Own misfit", "%", far.format("it was lifted from"), own.numpy()),
+    ]
     return [measure for measure in found if np.isfinite(measure.values).any()]
 
 
+def _error(recording: Recording, pose: Float[Tensor, "T V J 3"]) -> Float[Tensor, "T V"]:
+    """N-MPJPE in mm of poses in camera axes; NaN where no truth is known."""
+    if recording.pose3d is None:
+        return torch.full(pose.shape[:2], torch.nan, dtype=pose.dtype)
+    truth = 1000 * torch.from_numpy(recording.pose3d).to(pose)
+    root = recording.joints.index(ROOT)
+    errors = metrics.joint_errors(pose.flatten(0, 1), truth.flatten(0, 1), root)
+    return errors.n_mpjpe.nanmean(-1).reshape(pose.shape[:2])
+
+
 def _gaps(
-    recording: Recording, prediction: Prediction
-) -> tuple[Float[np.ndarray, "T V"], Float[np.ndarray, "T V"]]:
+    recording: Recording,
+    pose: Float[Tensor, "T V J 3"],
+    rotation: Float[Tensor, "T V 3 3"],
+) -> tuple[Float[Tensor, "T V"], Float[Tensor, "T V"]]:
     """Mean reprojection gap of each view's pose in its own view, and in all others, in %."""
-    views = to_views(recording)
-    rotation = torch.from_numpy(np.nan_to_num(prediction.rotation))
-    in_camera = torch.from_numpy(np.nan_to_num(prediction.pose))
+    views = to_views(recording).to(pose.dtype)
     itself = torch.eye(len(recording.views), dtype=torch.bool)[None, :, :, None]
-    parts: list[list[Tensor]] = []
+    parts = []
     for start in range(0, recording.n_frames, BLOCK):
         part = slice(start, start + BLOCK)
-        pose = torch.einsum("tvrc,tvjr->tvjc", rotation[part], in_camera[part])
-        gaps = 100 * metrics.reprojection_gaps(views[part], Lifted(pose, rotation[part]))
-        parts.append(
-            [gaps.masked_fill(hidden, torch.nan).nanmean((-2, -1)) for hidden in (~itself, itself)]
-        )
-    own, others = (torch.cat(side).numpy() for side in zip(*parts, strict=True))
+        gaps = 100 * metrics.reprojection_gaps(views[part], Lifted(pose[part], rotation[part]))
+        parts.append([gaps.masked_fill(x, torch.nan).nanmean((-2, -1)) for x in (~itself, itself)])
+    own, others = (torch.cat(side) for side in zip(*parts, strict=True))
     return own, others
 
 
@@ -180,7 +201,7 @@ def _describe(take: Take, step: int) -> dict[str, Any]:
         arrays["truth3d"] = _pack(recording.pose3d - recording.pose3d[:, :, [root]], METRE_STEP)
     if fused is not None:
         arrays["fused"] = _pack(fused, BODY_STEP)
-        arrays["fused_turn"] = _pack(_quaternions(_turns(fused, prediction.pose)), TURN_STEP)
+        arrays["fused_turn"] = _pack(_quaternions(take.fused_turns()), TURN_STEP)
         poses.append(fused)
     return {
         "name": take.name,

@@ -161,7 +161,7 @@ def test_measures_are_those_of_the_evaluation(take):
     truth = torch.from_numpy(1000 * take.recording.pose3d).double().flatten(0, 1)
     pose = torch.from_numpy(take.prediction.pose).double().flatten(0, 1)
     n_mpjpe = metrics.joint_errors(pose, truth, 0).n_mpjpe.nanmean(-1)
-    np.testing.assert_allclose(error.values.ravel(), n_mpjpe)
+    np.testing.assert_allclose(error.values.ravel(), n_mpjpe, rtol=1e-4)
     gaps_own, gaps_others = evaluation.view_gaps(take.recording, take.prediction)
     seen = take.recording.confidence > 0
     # The evaluation counts joints, the page views: weigh each by the joints it has.
@@ -172,6 +172,26 @@ def test_measures_are_those_of_the_evaluation(take):
     count = ((seen & usable[..., None]).sum((1, 2))[:, None] - count) * usable
     mean = np.nansum(others.values * count) / count.sum()
     assert mean == pytest.approx(100 * float(gaps_others.mean()), rel=1e-4)
+
+
+def test_a_fused_sequence_is_measured_beside_the_views(fused):
+    """By cameras that are known exactly it is without error; fitted ones turn with the views."""
+    plain = viewer.measures(replace(fused, fused=None))
+    flip = np.diag([1.0, -1.0, -1.0])
+    truth = fused.recording.pose3d - fused.recording.pose3d[:, :, :1]
+    turns = np.swapaxes(_camera_turns(truth), -1, -2)
+    exact = turns @ np.swapaxes(turns[:, [1]], -1, -2) @ flip
+    known = viewer.measures(replace(fused, fused_rotation=exact.astype(np.float32)))
+    fitted = viewer.measures(fused)
+    seen = np.arange(75) != 7
+    for with_it in (known, fitted):
+        for one, other in zip(with_it, plain, strict=True):
+            np.testing.assert_array_equal(one.values[:, :4], other.values)
+            assert np.isnan(one.values[7, 4])
+        assert np.isnan(with_it[2].values[:, 4]).all(), "it was lifted from no view"
+    assert known[0].values[seen, 4].max() < 0.1
+    assert 1.0 < np.median(fitted[0].values[seen, 4]) < np.nanmedian(plain[0].values)
+    assert known[1].values[seen, 4].mean() < 0.8 * np.nanmean(plain[1].values)
 
 
 def test_one_view_without_truth_is_measured_by_its_own_misfit_alone(take):
