@@ -23,7 +23,6 @@ from canonlift.checkpoint import Model
 from canonlift.data.recording import Recording
 from canonlift.data.session import centre, read_one, to_views
 from canonlift.export.writing import Exporter, Take
-from canonlift.geometry.scale import norm, unit_scale
 from canonlift.prediction import Fused, Prediction
 from canonlift.reconstruction import reconstruct
 from canonlift.types import Lifted, Views
@@ -415,13 +414,8 @@ def view_gaps(recording: Recording, prediction: Prediction) -> tuple[Tensor, Ten
     rotation = torch.from_numpy(np.nan_to_num(prediction.rotation))
     in_camera = torch.from_numpy(np.nan_to_num(prediction.pose))
     lifted = Lifted(torch.einsum("tvrc,tvjr->tvjc", rotation, in_camera), rotation)
-    observed = views.observed[:, None]
-    image = unit_scale(lifted.in_every_camera[..., :2], observed)
-    gap = image * norm(views.keypoints, views.observed)[:, None] - views.keypoints[:, None]
-    low = views.keypoints.masked_fill(~views.observed[..., None], torch.inf).amin(-2)
-    high = views.keypoints.masked_fill(~views.observed[..., None], -torch.inf).amax(-2)
-    share = gap.norm(dim=-1) / (high - low).amax(-1)[:, None, :, None]
-    counted = observed & views.observed.any(-1)[:, :, None, None] & (share < torch.inf)
+    share = metrics.reprojection_gaps(views, lifted)
+    counted = share.isfinite()
     own = torch.eye(len(recording.views), dtype=torch.bool)[None, :, :, None]
     return share[counted & own], share[counted & ~own]
 

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from canonlift.geometry.alignment import align_similarity
+from canonlift.geometry.scale import norm, unit_scale
+from canonlift.types import Lifted, Views
 
 PCK_THRESHOLDS_MM = tuple(range(0, 151, 5))  # of the AUC of MPI-INF-3DHP
 
@@ -127,3 +129,19 @@ def refinement_summary(errors: RefinementErrors, joints: Sequence[str]) -> dict[
         }
     results["unsure_share"] = float((errors.counted & errors.unsure).sum() / errors.counted.sum())
     return results
+
+
+def reprojection_gaps(views: Views, lifted: Lifted) -> Float[Tensor, "B V V J"]:
+    """How far the pose of each view (first V) falls from what each view (second V) detected.
+
+    Needs no truth. In units of the longer side of the person's box; NaN where the joint was not
+    observed, or nothing was in the view that the pose is of.
+    """
+    observed = views.observed[:, None]
+    image = unit_scale(lifted.in_every_image, observed)
+    gap = image * norm(views.keypoints, views.observed)[:, None] - views.keypoints[:, None]
+    low = views.keypoints.masked_fill(~views.observed[..., None], torch.inf).amin(-2)
+    high = views.keypoints.masked_fill(~views.observed[..., None], -torch.inf).amax(-2)
+    share = gap.norm(dim=-1) / (high - low).amax(-1)[:, None, :, None]
+    counted = observed & views.observed.any(-1)[:, :, None, None] & (share < torch.inf)
+    return share.masked_fill(~counted, torch.nan)

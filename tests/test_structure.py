@@ -18,7 +18,7 @@ FLOORS = (
     ("data.", "lifter", "multiview", "fusion", "losses", "metrics", "anatomy", "targets", "mirror",
      "log", "reconstruction"),
     ("stages", "objective", "config", "checkpoint", "runs", "evaluation", "pictures", "album",
-     "convert", "export."),
+     "convert", "viewer", "export."),
     ("train", "eval"),
 )  # fmt: skip
 

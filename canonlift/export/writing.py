@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from canonlift import names
+from canonlift import names, viewer
 from canonlift.data.recording import Recording
 from canonlift.data.session import to_views
 from canonlift.export import c3d, tables, trc
@@ -62,11 +62,20 @@ def _each(
     return write_each
 
 
+def _page(take: Take, sequences: Mapping[str, Markers], folder: Path) -> list[Path]:  # noqa: ARG001
+    """Everything in one file, to look at."""
+    path = folder / f"{take.name}.html"
+    fused = (take.fused.pose, take.fused.rotation) if take.fused else ()
+    viewer.write([viewer.Take(take.name, take.recording, take.prediction, *fused)], path)
+    return [path]
+
+
 EXPORTS: Mapping[str, Format] = {
     "trc": Format(_each(trc.write, ".trc")),
     "c3d": Format(_each(c3d.write, ".c3d"), needs="ezc3d"),
     "csv": Format(_each(tables.write_csv, ".csv")),
     "npz": Format(_each(tables.write_npz, ".npz")),
+    "html": Format(_page),
 }
 
 
