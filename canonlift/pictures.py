@@ -22,10 +22,12 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from canonlift import files, metrics
+from canonlift.data.health import Health
 from canonlift.data.recording import Recording
 from canonlift.fusion import FusionConfig, Maps, exact_peaks
 from canonlift.prediction import Prediction
 from canonlift.skeleton import ROOT, bones
+from canonlift.sync import Synchrony
 
 LEFT, RIGHT, MIDDLE, REFINED, TRUTH = "#0072B2", "#D55E00", "#4D4D4D", "#009E73", "#D4D4D4"
 INK, PALE, RULE = "#262626", "#6A6A6A", "#BDBDBD"
@@ -418,6 +420,16 @@ def joint_errors(
     if baselines:
         figure.legend(**_BELOW)
     return save(figure, path)
+
+
+def synchronisation(found: Synchrony, path: Path, title: str = "When the views started") -> Path:
+    """How well each two views agree over the offset between them, and what offset was found."""
+    raise NotImplementedError
+
+
+def health(report: Health, path: Path, title: str = "Health of the recording") -> Path:
+    """What is unobserved, swapped, frozen and restless: over time, and per joint and view."""
+    raise NotImplementedError
 
 
 def save(figure: Figure, path: Path) -> Path:
