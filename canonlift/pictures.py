@@ -423,8 +423,38 @@ def joint_errors(
 
 
 def synchronisation(found: Synchrony, path: Path, title: str = "When the views started") -> Path:
-    """How well each two views agree over the offset between them, and what offset was found."""
-    raise NotImplementedError
+    """How much motion each view has in common with the others, over when it started.
+
+    A thin line per other view, a thick one for their mean, and a mark at what was found; a second
+    peak as high as the first is what makes an offset ambiguous.
+    """
+    others = range(1, len(found.views))
+    n_rows = max(1, len(others))
+    figure = _figure((WIDTH, 0.9 + 1.25 * n_rows), title)
+    grid = figure.subplots(n_rows, 1, squeeze=False, sharex=True, sharey=True).ravel().tolist()
+    for view, axes in zip(others, grid, strict=False):
+        _plain(axes)
+        rows = []
+        for (a, b), curve in zip(found.pairs, found.curves, strict=True):
+            if view in (a, b):
+                late = curve if view == b else curve[::-1]
+                lag_s = found.lag_s - found.offset_s[a if view == b else b]
+                rows.append(np.interp(lag_s, found.lag_s, late, np.nan, np.nan))
+        axes.plot(found.lag_s, np.transpose(rows), color=RULE, linewidth=0.5)
+        axes.plot(found.lag_s, _mean(np.array(rows), axis=0), color=INK, linewidth=1.2)
+        offset, error = found.offset_s[view], found.error_s[view]
+        axes.axvline(offset, color=RIGHT if found.ambiguous else REFINED, linewidth=1.2)
+        axes.set_title(_short(found.views[view]), **_TITLE)
+        text = f"{offset:+.3f} s ± {1000 * error:.0f} ms"
+        axes.set_title(text, loc="right", fontsize=SMALL, color=PALE)
+        axes.set_ylim(0)
+        axes.margins(x=0)
+    sure = "AMBIGUOUS, " if found.ambiguous else ""
+    grid[-1].set_xlabel(
+        f"seconds later than {_short(found.views[0])} ({sure}confidence {found.confidence:.2f})"
+    )
+    figure.supylabel("share of motion in common", fontsize=SMALL, color=PALE)
+    return save(figure, path)
 
 
 def health(report: Health, path: Path, title: str = "Health of the recording") -> Path:

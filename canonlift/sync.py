@@ -367,59 +367,69 @@ def _strongest_rival(
     return strongest
 
 
+class _Slopes(NamedTuple):
+    """Of half the squared misfit of two views over their lag, for frames of the first view."""
+
+    time: Int[np.ndarray, " N"]
+    pull: Float[np.ndarray, " N"]  # towards a larger lag
+    bend: Float[np.ndarray, " N"]  # curvature where nothing is wrong
+    bend_robust: Float[np.ndarray, " N"]  # less what outliers take from it
+
+
 def _refined(
     motion: _Motion,
     pairs: tuple[tuple[int, int], ...],
     frames: Int[np.ndarray, " V"],
     fps: float,
-    rounds: int = 5,
+    rounds: int = 8,
 ) -> tuple[Float[np.ndarray, " V"], Float[np.ndarray, " V"]]:
     """Offsets in frames at which each two views fit one 3D motion best, and standard errors.
 
-    Gauss-Newton over all pairs together. The errors follow from how much one second of the
+    Newton's method over all pairs together. The errors follow from how much one second of the
     recording disagrees with the next.
     """
-    n_views = len(frames)
+    n_views, window = len(frames), round(WINDOW_S * fps)
     offset = frames.astype(np.float64)
-    for _ in range(rounds):
-        bend = np.zeros((n_views, n_views))
+    for turn in range(rounds):
+        bends = np.zeros((2, n_views, n_views))
         pulls = np.zeros((int(2 * len(motion.say) / fps) + 2, n_views))
         for a, b in pairs:
-            time, stiff, pull = _misfit(motion, a, b, offset[b] - offset[a], round(WINDOW_S * fps))
-            ends = np.ix_((a, b), (a, b))
-            bend[ends] += max(stiff.sum(), 0.0) * np.array([[1, -1], [-1, 1]])
-            second = ((time + offset[a] - offset.min()) / fps).astype(int)
-            np.add.at(pulls[:, b], second, pull)
-            np.add.at(pulls[:, a], second, -pull)
-        inverse = np.zeros_like(bend)
-        inverse[1:, 1:] = np.linalg.pinv(bend[1:, 1:], hermitian=True)
-        offset = offset + np.clip(inverse @ pulls.sum(0), -0.5, 0.5)
-    known = bend.diagonal() > 0
-    error = np.sqrt((inverse @ (pulls.T @ pulls) @ inverse).diagonal().clip(0.0))
-    error = np.where(known & known[0], error, np.inf)
+            slopes = _misfit(motion, a, b, offset[b] - offset[a], window)
+            for bend, part in zip(bends, (slopes.bend, slopes.bend_robust), strict=True):
+                bend[np.ix_((a, b), (a, b))] += part.sum() * np.array([[1, -1], [-1, 1]])
+            second = ((slopes.time + offset[a] - offset.min()) / fps).astype(int)
+            np.add.at(pulls[:, b], second, slopes.pull)
+            np.add.at(pulls[:, a], second, -slopes.pull)
+        inverse = np.zeros_like(bends)
+        inverse[:, 1:, 1:] = np.linalg.pinv(bends[:, 1:, 1:], hermitian=True)
+        # The robust curvature holds near the minimum only.
+        step = np.clip(inverse[int(turn >= 3)] @ pulls.sum(0), -0.5, 0.5)
+        offset = offset + step
+        if np.abs(step).max() < 1e-3:
+            break
+    known = (bends[0].diagonal() > 0) & (bends[0, 0, 0] > 0)
+    variance = (inverse[1] @ (pulls.T @ pulls) @ inverse[1]).diagonal()
+    error = np.where(known, np.sqrt(variance.clip(0.0)), np.inf)
     return offset, np.append(0.0, error[1:])
 
 
-def _misfit(
-    motion: _Motion, a: int, b: int, lag: float, window: int
-) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
-    """What of two views is left over by one 3D motion: its slopes over the lag, by frames of a.
+def _misfit(motion: _Motion, a: int, b: int, lag: float, window: int) -> _Slopes:
+    """How badly two views fit one 3D motion if the second starts `lag` frames later.
 
     Over a window, velocities of 3D points in the axes of two views have rank 3 (Tomasi and Kanade
-    1992), so of 2D detections one coordinate is left over, and of lifted poses three. Returns
-    frames of view a, and for each the curvature and the pull towards a larger lag of half the
-    squared, robust misfit, in units of its noise.
+    1992), so of 2D detections one coordinate is left over, and of lifted poses three. What is left
+    over, in units of its usual size, is the misfit; large ones count little (Cauchy).
     """
     n_frames, n_axes = len(motion.say), motion.velocity.shape[-1]
-    step = round(-lag)
-    part = -lag - step
-    time = np.arange(max(0, -step), min(n_frames, n_frames - step))
-    stiff, pull = np.zeros(len(time)), np.zeros(len(time))
-    velocity, second, third = (track[time + step, b] for track in motion[:3])
-    moved = velocity + part * second + part**2 / 2 * third
+    whole = round(-lag)
+    rest = -lag - whole
+    time = np.arange(max(0, -whole), min(n_frames, n_frames - whole))
+    velocity, second, third = (track[time + whole, b] for track in motion[:3])
+    moved = velocity + rest * second + rest**2 / 2 * third
     both = np.concatenate([motion.velocity[time, a], moved], axis=-1)
-    slope = second + part * third
-    say = np.minimum(motion.say[time, a], motion.say[time + step, b])
+    slope = second + rest * third
+    say = np.minimum(motion.say[time, a], motion.say[time + whole, b])
+    slopes = _Slopes(time, *np.zeros((3, len(time))))
     for start in range(0, len(time), window):
         part = slice(start, start + window)
         weight, points = say[part], both[part]
@@ -427,20 +437,26 @@ def _misfit(
             continue
         for _ in range(4):
             _, axes = np.linalg.eigh(np.einsum("tj,tjr,tjc->rc", weight, points, points))
-            left_over = axes[:, : 2 * n_axes - 3]
+            left_over, kept = np.split(axes, [2 * n_axes - 3], axis=1)
             misfit = points @ left_over
             square = np.square(misfit).sum(-1)
-            noise = max(np.median(square[say[part] > 0]), 1e-12)
-            weight = say[part] / (1 + square / (2 * noise))
+            usual = max(np.median(square[say[part] > 0]), 1e-12)
+            weight = say[part] / (1 + square / (2 * usual))
         change, curve = (track[part] @ left_over[n_axes:] for track in (slope, third))
-        # Less what a change of the cameras makes up for.
-        kept = points @ axes[:, 2 * n_axes - 3 :]
-        share = np.einsum("tj,tjk,tjl->kl", weight, kept, change)
-        size = np.einsum("tj,tjk->k", weight, np.square(kept))
-        change = change - kept @ (share / np.maximum(size, 1e-12)[:, None])
+        # Less what the cameras can make up for by standing otherwise.
+        shown = points @ kept
+        share = np.einsum("tj,tjk,tjl->kl", weight, shown, change)
+        size = np.einsum("tj,tjk->k", weight, np.square(shown))
+        change = change - shown @ (share / np.maximum(size, 1e-12)[:, None])
+
         scale = max((weight * square).sum() / weight.sum(), 1e-12)
         along = (misfit * change).sum(-1)
-        bend = weight * (np.square(change) + misfit * curve).sum(-1)
-        bend -= np.square(weight * along) / (np.maximum(say[part], 1e-12) * noise)
-        stiff[part], pull[part] = bend.sum(-1) / scale, (weight * along).sum(-1) / scale
-    return time, stiff, pull
+        steep = weight * np.square(change).sum(-1)
+        bend = steep + weight * (misfit * curve).sum(-1)
+        lost = np.square(weight * along) / (np.maximum(say[part], 1e-12) * usual)
+        # Far from the minimum a curvature may be negative.
+        for total, kind in ((bend, slopes.bend), (bend - lost, slopes.bend_robust)):
+            least = 0.1 * steep.sum() / steep.size
+            kind[part] = np.where(total.mean() > least, total, least).sum(-1) / scale
+        slopes.pull[part] = (weight * along).sum(-1) / scale
+    return slopes

@@ -5,7 +5,7 @@ detectors can watch exactly the same film.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,8 +80,13 @@ class Cameras:
 
     def project(self, seen: Float[np.ndarray, "T V J 3"]) -> Float[np.ndarray, "T V J 2"]:
         """Pixels of points in camera axes."""
-        centre = np.array(self.image_size) / 2
-        return centre + self.focal_px[..., None, None] * seen[..., :2] / seen[..., 2:]
+        return _pixels(seen, self.focal_px, self.image_size)
+
+
+def _pixels(
+    seen: Float[np.ndarray, "T V J 3"], focal_px: Float[np.ndarray, "T V"], size: tuple[int, int]
+) -> Float[np.ndarray, "T V J 2"]:
+    return np.array(size) / 2 + focal_px[..., None, None] * seen[..., :2] / seen[..., 2:]
 
 
 @dataclass(frozen=True)
@@ -224,12 +229,11 @@ def film(
     for_cameras, for_detector = generator.spawn(2)
     pose_world = np.asarray(pose_world, dtype=np.float64)
     crew = place_cameras(pose_world, fps, cameras, for_cameras)
-    pose = crew.in_axes(pose_world)
+    pose, focal_px = crew.in_axes(pose_world), crew.focal_px
     if any(cameras.starts_s):
         first = np.array(cameras.starts_s) * fps
-        pose, focal_px = (_from(first - first.min(), seen) for seen in (pose, crew.focal_px))
-        crew = replace(crew, focal_px=focal_px)
-    true = crew.project(pose)
+        pose, focal_px = (_from(first - first.min(), seen) for seen in (pose, focal_px))
+    true = _pixels(pose, focal_px, crew.image_size)
     keypoints, confidence = detect(true, pose, fps, crew.image_size, detector, for_detector)
     n_views = cameras.n_views
     return Recording(
