@@ -24,7 +24,7 @@ SMOOTH_S = 0.05  # standard deviation of the Gaussian that velocities are measur
 FASTEST = 4.0  # multiples of a view's median speed; what is faster is mostly an error
 WINDOW_S = 5.0  # over which cameras keep their rotations relative to each other
 RIVAL_S = 0.1  # offsets at least this far from the best one compete with it
-SURE = 0.95  # confidence from which on offsets are used
+SURE = 0.98  # confidence from which on offsets are used
 
 
 @dataclass(frozen=True, eq=False)

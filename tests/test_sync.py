@@ -179,7 +179,7 @@ def test_refuses_views_of_different_motions():
 
 
 def test_refuses_offsets_beyond_its_reach():
-    refused(filmed(waves(), (0.0, 2.5)), longest_s=1.0)
+    refused(filmed(waves(1), (0.0, 2.5)), longest_s=1.0)
 
 
 def test_names_the_view_that_saw_nothing():
