@@ -458,8 +458,45 @@ def synchronisation(found: Synchrony, path: Path, title: str = "When the views s
 
 
 def health(report: Health, path: Path, title: str = "Health of the recording") -> Path:
-    """What is unobserved, swapped, frozen and restless: over time, and per joint and view."""
-    raise NotImplementedError
+    """What is unobserved, swapped and frozen over time; which joints are lost or restless."""
+    n_views, n_joints = report.unobserved.shape
+    names = [_short(view) for view in report.views]
+    row = 0.22 * n_views
+    figure = _figure((WIDTH, 2.4 + 3 * row + 0.6), title)
+    over_time, lost, restless = figure.subplots(3, 1)
+    seconds = max(len(report.seen) / report.fps, 1e-9)
+    span = (0.0, seconds, n_views - 0.5, -0.5)
+    style = {"aspect": "auto", "cmap": HEAT, "vmin": 0.0, "interpolation": "nearest"}
+    over_time.imshow(1 - report.seen.T, extent=span, vmax=1.0, **style)
+    for events, colour, label in (
+        (report.swapped, RIGHT, "left and right exchanged"),
+        (report.frozen, LEFT, "frozen"),
+    ):
+        frame, view = np.nonzero(events)
+        over_time.barh(view, 1 / report.fps, left=frame / report.fps, height=0.8, color=colour)
+        over_time.plot([], [], color=colour, linewidth=3, label=label)
+    over_time.plot([], [], color=HEAT(0.7), linewidth=3, label="unobserved")
+    over_time.set(xlim=span[:2], ylim=span[2:], xlabel="seconds")
+    tables = (
+        (lost, 100 * report.unobserved, "share unobserved (%)", 100.0),
+        (restless, 100 * report.jitter, "jitter (% of the body's size)", 5.0),
+    )
+    for axes, table, name, most in tables:
+        axes.imshow(table, vmax=most, **style)
+        axes.set_title(name, **_TITLE)
+        axes.set_xticks([])
+        for view, joint in np.argwhere(np.isfinite(table)) if n_joints <= 40 else ():
+            value = table[view, joint]
+            ink = "white" if value > 0.6 * most else INK
+            text = f"{value:.0f}" if most > 50 else f"{value:.1f}"
+            axes.text(joint, view, text, ha="center", va="center", fontsize=6, color=ink)
+    labels = [spoken(joint) for joint in report.joints]
+    restless.set_xticks(range(n_joints), labels, rotation=90)
+    for axes in (over_time, lost, restless):
+        _plain(axes).set_yticks(range(n_views), names)
+        axes.tick_params(axis="both", length=0)
+    over_time.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, **_LEGEND)
+    return save(figure, path)
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.ndimage import median_filter
 
 from canonlift.data.recording import Recording
@@ -347,23 +347,27 @@ def _restless(recording: Recording, jitter: Float[np.ndarray, "V J"]) -> Iterato
 def _odd_confidences(
     recording: Recording, observed: Bool[np.ndarray, "T V J"]
 ) -> Iterator[Finding]:
+    found: dict[tuple[float, str, str], list[str]] = {}
     for view, name in enumerate(recording.views):
         sure = recording.confidence[:, view][observed[:, view]]
         if not len(sure):
             continue
-        kinds = np.unique(sure[:: max(1, len(sure) // 100_000)])
+        kinds, high = np.unique(sure), np.quantile(sure, 0.95)
         if len(kinds) == 1:
-            what = f"{name}: every confidence is {kinds[0]:.2g}"
-            yield Finding(
-                0.1, what, "the detector does not say how sure it is; repair relies on that"
-            )
+            remedy = "the detector does not say how sure it is; repair relies on that"
+            row = 0.1, f"every confidence is {kinds[0]:.2g}", remedy
         elif len(kinds) <= 3:
             values = ", ".join(f"{kind:.2g}" for kind in kinds)
-            what = f"{name}: the only confidences are {values}"
-            yield Finding(0.2, what, "these are flags, not degrees; check how they were converted")
-        elif np.quantile(sure, 0.95) < 0.3:
-            what = f"{name}: 95 % of the confidences are below {np.quantile(sure, 0.95):.2f}"
-            yield Finding(0.4, what, "check the scale of the detector's scores")
+            remedy = "these are flags, not degrees; check how they were converted"
+            row = 0.2, f"the only confidences are {values}", remedy
+        elif high < 0.3:
+            remedy = "check the scale of the detector's scores"
+            row = 0.4, f"95 % of the confidences are below {high:.2f}", remedy
+        else:
+            continue
+        found.setdefault(row, []).append(name)
+    for (alarm, what, remedy), views in found.items():
+        yield Finding(alarm, f"{', '.join(views)}: {what}", remedy)
 
 
 def _odd_places(recording: Recording, observed: Bool[np.ndarray, "T V J"]) -> Iterator[Finding]:
@@ -387,6 +391,6 @@ def _odd_places(recording: Recording, observed: Bool[np.ndarray, "T V J"]) -> It
                 )
 
 
-def _some(names: Sequence[str], which: Sequence[int], most: int = 4) -> str:
+def _some(names: Sequence[str], which: Int[np.ndarray, " _"], most: int = 4) -> str:
     text = ", ".join(names[index] for index in which[:most])
     return f"{text} and {len(which) - most} more" if len(which) > most else text
