@@ -24,6 +24,8 @@ class Crowd:
 
 def observed(footage: Footage) -> dict[int, "Crowd"]:
     """People of whom something was found, frame by frame; the rest of their joints is NaN."""
+    if not footage.frames:
+        raise InputError(footage.path, "no frames", "run the detector on the right video")
     counts = {len(p.keypoints) for people in footage.frames.values() for p in people} - {0}
     if len(counts) > 1:
         number = next(
@@ -73,15 +75,15 @@ def sizes(
         points = [f.points[..., :2].reshape(-1, 2) for f in seen[name].values() if len(f)]
         points = np.concatenate(points) if points else np.zeros((0, 2))
         points = points[~np.isnan(points[:, 0])]
-        small = len(points) > 0 and np.abs(points).max() <= 2
+        small = len(points) > 0 and np.median(np.abs(points)) <= 2
         if (part.normalised or small) and len(points):
-            what = "all coordinates lie within 2 pixels, so they were divided by the image size"
+            what = "most coordinates lie within 2 pixels, so they were divided by the image size"
             if lost_shape or (points < -0.5).mean() > 0.1:
                 what += " and have lost its shape"
                 raise InputError(part.path, what, "run OpenPose with --keypoint_scale 0")
             if size is None:
                 raise InputError(part.path, what, "say the size by --image-size WIDTHxHEIGHT")
-            if not small and np.abs(points).max() > 5:
+            if np.abs(points).max() > 5:
                 what = f"coordinates up to {np.abs(points).max():.3g} in a format of [0, 1]"
                 raise InputError(part.path, what, "write them again, divided by the image size")
             units.append(size)
@@ -137,6 +139,8 @@ def _with_points(people: Crowd, points: Float[np.ndarray, "P J 3"]) -> Crowd:
 
 def mixed(frames: Mapping[int, Crowd], matrix: np.ndarray) -> dict[int, Crowd]:
     """People on made joints: as sure as the least sure source, 0 without one of them."""
+    if np.array_equal(matrix, np.eye(len(matrix))):
+        return dict(frames)
     made = {}
     uses = [np.flatnonzero(row) for row in matrix]
     for number, people in frames.items():

@@ -130,10 +130,9 @@ def _h5(path: Path) -> tuple[list[tuple[str, ...]], list[int], np.ndarray]:
                 what = f"{len(groups)} tables of pandas"
                 raise InputError(path, what, "give the h5 file that DeepLabCut wrote")
             table = groups[0]["table"]
-            if table.id.get_storage_size() > MAX_BYTES or table.size * table.dtype.itemsize > (
-                MAX_BYTES
-            ):
-                raise InputError(path, "larger than any recording", "split it into takes")
+            most = max(1 << 24, min(MAX_BYTES, 50 * path.stat().st_size))
+            if table.size * table.dtype.itemsize > most:
+                raise InputError(path, "unpacks to more than detections ever do", REMEDY)
             attribute = groups[0].attrs["non_index_axes"]
             rows = table[()]
     # KeyError: a broken link; TypeError, AttributeError: a group in place of a data set

@@ -4,6 +4,7 @@ Both hold object arrays, so pickles; these are opened by an unpickler that knows
 containers only.
 """
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,14 @@ def read(docs: Iterable[Document]) -> Cameras:
     if more:
         raise InputError(path, "one of several files", "give one file per camera")
     try:
+        _check_packed(path)
         try:
             content = load_npz(path, ("positions_2d", "metadata"), REMEDY)
         except ValueError as error:
             if "lacks positions_2d" not in str(error):
                 raise
             content = load_npz(path, ("keypoints", "metadata"), REMEDY)
-    except ValueError as error:
+    except (ValueError, zipfile.BadZipFile, OSError) as error:
         message = str(error).removeprefix(f"{path}: ")
         raise InputError(path, message, REMEDY) from error
     metadata = content["metadata"]
@@ -54,9 +56,17 @@ def read(docs: Iterable[Document]) -> Cameras:
     return {"": _video(content["keypoints"], metadata, path)}
 
 
+def _check_packed(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than numbers ever do."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > max(1 << 24, 50 * path.stat().st_size):
+        raise ValueError(f"unpacks to {unpacked / 2**20:.0f} MiB, as no detections do")
+
+
 def _video(content: Any, metadata: dict, path: Path) -> Footage:
     frames: dict[int, list[Person]] = {}
-    if not isinstance(content, np.ndarray | list) or np.ndim(content) == 0:
+    if not isinstance(content, np.ndarray | list) or getattr(content, "ndim", 1) == 0:
         raise InputError(path, "its keypoints are no list of frames", REMEDY)
     for number, frame in enumerate(content):
         where = f"{path}, frame {number}"

@@ -19,6 +19,7 @@ class InputError(ValueError):
     """A file that is not what it should be: which one, where in it, and what to do."""
 
     def __init__(self, where: object, what: str, remedy: str) -> None:
+        what = what if len(what) <= 500 else f"{what[:497]}..."
         super().__init__(f"{where}: {what}; {remedy}")
 
 
@@ -201,7 +202,7 @@ def keypoints(
         InputError: if they can be no coordinates or scores, or do not belong together.
     """
     if scores is not None:
-        if len(scores) != len(points) or scores.ndim != 1 or points.ndim != 2:
+        if scores.ndim != 1 or points.ndim != 2 or len(scores) != len(points):
             raise InputError(
                 where,
                 f"{points.shape} coordinates and {scores.shape} scores",

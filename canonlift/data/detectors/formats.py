@@ -140,9 +140,9 @@ def find(camera: str) -> list[Path]:
     if glob.has_magic(camera):
         files = sorted(Path(p) for p in glob.glob(camera) if Path(p).is_file())
         if not files:
-            raise FileNotFoundError(f"{camera}: matches no file (looked from {Path.cwd()})")
+            raise FileNotFoundError(f"{camera}: matches no file; looked from {Path.cwd()}")
         return files
-    raise FileNotFoundError(f"{camera}: no such file or folder")
+    raise FileNotFoundError(f"{camera}: no such file or folder; check the path")
 
 
 def tell(form: str, paths: Sequence[Path]) -> tuple[str, list[Path], str]:

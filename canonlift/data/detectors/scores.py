@@ -100,7 +100,8 @@ def _choose(family: str, scores: Scores) -> str:
     if family == "simcc":
         return "probability" if top <= TOLERANCE and low >= -TOLERANCE else "relative"
     if family == "visibility":
-        return "probability" if low >= 0 and high <= 1 else "logit"
+        outside = ((scores < 0) | (scores > 1)).mean()
+        return "logit" if outside > 0.1 else "probability"
     found = set(np.unique(scores)) if family == "coco" else set()
     if found and found <= {0.0, 1.0, 2.0} and found != {0.0, 1.0}:
         return "flags" if len(found) > 1 else "person"

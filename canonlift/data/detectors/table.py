@@ -206,6 +206,8 @@ def _place(
         raise InputError(where, f"a time of {seconds:.3g}", "give seconds")
     if places["time"] is not None and "ms" in names[places["time"]].lower():
         seconds /= 1000
+    if "" in (camera, frame) or (camera or "").lower() in EMPTY[1:]:
+        raise InputError(where, "no number of the frame or no name of the camera", "write it")
     name = "" if camera is None else f"{names[places['camera']]}{camera}"
     return name, number, seconds, track
 
@@ -251,12 +253,7 @@ def _long(
     if not {"x", "y"} <= set(roles):
         raise InputError(table.path, "no columns x and y", "name the columns so")
     axes = {role: roles.index(role) for role in ("x", "y", "score") if role in roles}
-    names = list(dict.fromkeys(row[places["joint"]] for row in table.rows))
-    if names and all(name.isdecimal() and len(name) < 6 for name in names):
-        count = count or 1 + max(map(int, names))
-        joints = tuple(str(i) for i in range(count))
-    else:
-        joints = tuple(names)
+    joints = _listed([row[places["joint"]] for row in table.rows], count, table.path)
     index = {joint: i for i, joint in enumerate(joints)}
     groups: dict[tuple, np.ndarray] = {}
     rows: dict[tuple, tuple[int, float]] = {}
@@ -290,6 +287,20 @@ def _long(
         f"{left_out} rows of points other than the {len(joints)} of the body" if left_out else ""
     )
     return None if joints[:1] == ("0",) else joints, people, note
+
+
+def _listed(cells: Sequence[str], count: int | None, path: Any) -> tuple[str, ...]:
+    """The joints of a long table: by name, or all numbers up to the last or `count`."""
+    names = list(dict.fromkeys(cells))
+    numbered = bool(names) and names[0].isdecimal()
+    strange = [name for name in names if name.lower() in EMPTY]
+    if numbered:
+        strange += [name for name in names if not name.isdecimal() or len(name) > 5]
+    if strange:
+        raise InputError(path, f"a joint called {strange[0]!r}", "correct or remove its rows")
+    if numbered:
+        return tuple(str(i) for i in range(count or 1 + max(map(int, names))))
+    return tuple(names)
 
 
 def _in_order(columns: Mapping[str, object]) -> tuple[str, ...]:

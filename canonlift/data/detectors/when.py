@@ -20,12 +20,12 @@ def rates_of(
     if given:
         return [given[0]] * len(footage) if len(given) == 1 else list(given), []
     rates = []
-    for name, part in footage.items():
+    for part in footage.values():
         stamps = np.array([(n, t) for n, t in sorted(part.times.items())]).reshape(-1, 2)
         step = np.diff(stamps, axis=0)
         if len(step) == 0:
             raise InputError(
-                name, "the files do not say how many frames make a second", "say --fps"
+                part.path, "the files do not say how many frames make a second", "say --fps"
             )
         if (step[:, 1] <= 0).any():
             number = int(stamps[1 + np.flatnonzero(step[:, 1] <= 0)[0], 0])
