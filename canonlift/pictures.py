@@ -22,10 +22,12 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from canonlift import files, metrics
+from canonlift.data.health import Health
 from canonlift.data.recording import Recording
 from canonlift.fusion import FusionConfig, Maps, exact_peaks
 from canonlift.prediction import Prediction
 from canonlift.skeleton import ROOT, bones
+from canonlift.sync import Synchrony
 
 LEFT, RIGHT, MIDDLE, REFINED, TRUTH = "#0072B2", "#D55E00", "#4D4D4D", "#009E73", "#D4D4D4"
 INK, PALE, RULE = "#262626", "#6A6A6A", "#BDBDBD"
@@ -417,6 +419,83 @@ def joint_errors(
     axes.tick_params(axis="y", length=0, labelsize=NORMAL, labelcolor=INK)
     if baselines:
         figure.legend(**_BELOW)
+    return save(figure, path)
+
+
+def synchronisation(found: Synchrony, path: Path, title: str = "When the views started") -> Path:
+    """How much motion each view has in common with the others, over when it started.
+
+    A thin line per other view, a thick one for their mean, and a mark at what was found; a second
+    peak as high as the first is what makes an offset ambiguous.
+    """
+    others = range(1, len(found.views))
+    n_rows = max(1, len(others))
+    figure = _figure((WIDTH, 0.9 + 1.25 * n_rows), title)
+    grid = figure.subplots(n_rows, 1, squeeze=False, sharex=True, sharey=True).ravel().tolist()
+    for view, axes in zip(others, grid, strict=False):
+        _plain(axes)
+        rows = []
+        for (a, b), curve in zip(found.pairs, found.curves, strict=True):
+            if view in (a, b):
+                late = curve if view == b else curve[::-1]
+                lag_s = found.lag_s - found.offset_s[a if view == b else b]
+                rows.append(np.interp(lag_s, found.lag_s, late, np.nan, np.nan))
+        axes.plot(found.lag_s, np.transpose(rows), color=RULE, linewidth=0.5)
+        axes.plot(found.lag_s, _mean(np.array(rows), axis=0), color=INK, linewidth=1.2)
+        offset, error = found.offset_s[view], found.error_s[view]
+        axes.axvline(offset, color=RIGHT if found.ambiguous else REFINED, linewidth=1.2)
+        axes.set_title(_short(found.views[view]), **_TITLE)
+        text = f"{offset:+.3f} s ± {1000 * error:.0f} ms"
+        axes.set_title(text, loc="right", fontsize=SMALL, color=PALE)
+        axes.set_ylim(0)
+        axes.margins(x=0)
+    sure = "AMBIGUOUS, " if found.ambiguous else ""
+    grid[-1].set_xlabel(
+        f"seconds later than {_short(found.views[0])} ({sure}confidence {found.confidence:.2f})"
+    )
+    figure.supylabel("share of motion in common", fontsize=SMALL, color=PALE)
+    return save(figure, path)
+
+
+def health(report: Health, path: Path, title: str = "Health of the recording") -> Path:
+    """What is unobserved, swapped and frozen over time; which joints are lost or restless."""
+    n_views, n_joints = report.unobserved.shape
+    names = [_short(view) for view in report.views]
+    row = 0.22 * n_views
+    figure = _figure((WIDTH, 2.4 + 3 * row + 0.6), title)
+    over_time, lost, restless = figure.subplots(3, 1)
+    seconds = max(len(report.seen) / report.fps, 1e-9)
+    span = (0.0, seconds, n_views - 0.5, -0.5)
+    style = {"aspect": "auto", "cmap": HEAT, "vmin": 0.0, "interpolation": "nearest"}
+    over_time.imshow(1 - report.seen.T, extent=span, vmax=1.0, **style)
+    for events, colour, label in (
+        (report.swapped, RIGHT, "left and right exchanged"),
+        (report.frozen, LEFT, "frozen"),
+    ):
+        frame, view = np.nonzero(events)
+        over_time.barh(view, 1 / report.fps, left=frame / report.fps, height=0.8, color=colour)
+        over_time.plot([], [], color=colour, linewidth=3, label=label)
+    over_time.plot([], [], color=HEAT(0.7), linewidth=3, label="unobserved")
+    over_time.set(xlim=span[:2], ylim=span[2:], xlabel="seconds")
+    tables = (
+        (lost, 100 * report.unobserved, "share unobserved (%)", 100.0),
+        (restless, 100 * report.jitter, "jitter (% of the body's size)", 5.0),
+    )
+    for axes, table, name, most in tables:
+        axes.imshow(table, vmax=most, **style)
+        axes.set_title(name, **_TITLE)
+        axes.set_xticks([])
+        for view, joint in np.argwhere(np.isfinite(table)) if n_joints <= 40 else ():
+            value = table[view, joint]
+            ink = "white" if value > 0.6 * most else INK
+            text = f"{value:.0f}" if most > 50 else f"{value:.1f}"
+            axes.text(joint, view, text, ha="center", va="center", fontsize=6, color=ink)
+    labels = [spoken(joint) for joint in report.joints]
+    restless.set_xticks(range(n_joints), labels, rotation=90)
+    for axes in (over_time, lost, restless):
+        _plain(axes).set_yticks(range(n_views), names)
+        axes.tick_params(axis="both", length=0)
+    over_time.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, **_LEGEND)
     return save(figure, path)
 
 

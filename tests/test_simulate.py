@@ -364,3 +364,58 @@ def test_the_config_is_read_from_yaml():
 def test_refuses_what_makes_no_sense(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+# --- cameras that start at different times
+
+
+def test_a_camera_that_starts_a_whole_number_of_frames_later_shows_what_the_others_showed():
+    together = shot(n_frames=60)
+    starts = (0.0, 0.5, -0.2, 0.0, 0.1, 0.3)
+    late = shot(CameraConfig(starts_s=starts), n_frames=60)
+    assert late.n_frames == 60 - 21
+    for view, start in enumerate(starts):
+        first = round((start + 0.2) * 30)
+        for name in ("keypoints_true", "pose3d"):
+            expected = getattr(together, name)[first : first + 39, view]
+            np.testing.assert_allclose(
+                getattr(late, name)[:, view], expected, rtol=2e-6, atol=1e-5
+            )
+
+
+def test_truth_is_of_the_instant_that_a_camera_shows():
+    """To a fraction of a frame: the body's own distances, known at any time."""
+    rest = action(2)[0]
+
+    def world(time):
+        sway = np.sin(4 * time[:, None, None] + np.arange(17)[:, None])
+        return rest + 0.2 * sway * np.ones(3)
+
+    starts = (0.0, 0.377, 0.011)
+    cameras = CameraConfig(n_views=3, starts_s=starts)
+    time = np.arange(90) / 30.0
+    seen = film(world(time), H36M17, 30.0, cameras, PERFECT, np.random.default_rng(0))
+    for view, start in enumerate(starts):
+        pose = world(time[: seen.n_frames] + start)
+        expected = np.linalg.norm(pose[:, 1:] - pose[:, :-1], axis=-1)
+        found = np.linalg.norm(np.diff(seen.pose3d[:, view], axis=1), axis=-1)
+        np.testing.assert_allclose(found[3:-3], expected[3:-3], atol=2e-4)
+
+
+def test_a_session_has_its_frames_however_late_a_camera_starts():
+    cameras = CameraConfig(n_views=2, starts_s=(0.0, 0.25))
+    assert {take.n_frames for _, take in session(replace(SMALL, cameras=cameras))} == {20}
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [((0.0, 1.0), "2 times for 6 cameras"), ((0.0,) * 5 + (np.inf,), "finite")],
+)
+def test_refuses_impossible_starts(starts, message):
+    with pytest.raises(ValueError, match=message):
+        CameraConfig(starts_s=starts)
+
+
+def test_refuses_a_motion_that_ends_before_the_last_camera_starts():
+    with pytest.raises(ValueError, match="the last camera starts 90 frames after the first"):
+        shot(CameraConfig(n_views=2, starts_s=(0.0, 3.0)), n_frames=60)

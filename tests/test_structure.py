@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("geometry.", "types", "skeleton", "files", "names", "prediction", "parallel"),
     ("data.", "lifter", "multiview", "fusion", "losses", "metrics", "anatomy", "targets", "mirror",
-     "log"),
+     "log", "sync"),
     ("stages", "objective", "config", "checkpoint", "runs", "evaluation", "pictures", "album",
      "convert"),
     ("train", "eval"),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 from scipy.special import expit, ndtri
@@ -39,10 +40,18 @@ class CameraConfig:
     roll_deg: float = 3.0  # standard deviation; half of it constant, half wandering
     drift_m: float = 0.0  # hand-held wandering of the camera itself, standard deviation
     image_size: tuple[int, int] = (1920, 1080)
+    starts_s: tuple[float, ...] = ()  # when each camera starts to film; empty: all together
 
     def __post_init__(self) -> None:
         if not 2 <= self.n_views <= 8:
             raise ValueError(f"n_views must be 2 to 8, got {self.n_views}")
+        if self.starts_s and len(self.starts_s) != self.n_views:
+            raise ValueError(
+                f"starts_s names {len(self.starts_s)} times for {self.n_views} cameras; give one "
+                "each, or none"
+            )
+        if not np.isfinite(self.starts_s).all():
+            raise ValueError(f"starts_s must be finite, got {self.starts_s}")
         if self.azimuths_deg and len(self.azimuths_deg) != self.n_views:
             raise ValueError(
                 f"azimuths_deg names {len(self.azimuths_deg)} directions for {self.n_views} "
@@ -71,8 +80,13 @@ class Cameras:
 
     def project(self, seen: Float[np.ndarray, "T V J 3"]) -> Float[np.ndarray, "T V J 2"]:
         """Pixels of points in camera axes."""
-        centre = np.array(self.image_size) / 2
-        return centre + self.focal_px[..., None, None] * seen[..., :2] / seen[..., 2:]
+        return _pixels(seen, self.focal_px, self.image_size)
+
+
+def _pixels(
+    seen: Float[np.ndarray, "T V J 3"], focal_px: Float[np.ndarray, "T V"], size: tuple[int, int]
+) -> Float[np.ndarray, "T V J 2"]:
+    return np.array(size) / 2 + focal_px[..., None, None] * seen[..., :2] / seen[..., 2:]
 
 
 @dataclass(frozen=True)
@@ -171,7 +185,9 @@ def session(config: SimulateConfig) -> Iterator[tuple[str, Recording]]:
             who = _generator(config.seed, split, 0, index % n_people)
             take, shoot = _generator(config.seed, split, 1, index).spawn(2)
             motions = [str(m) for m in take.permutation(config.motions)]
-            pose = perform(sample_person(who), motions, config.n_frames, config.fps, take)
+            spread = np.ptp(config.cameras.starts_s) if config.cameras.starts_s else 0.0
+            n_frames = config.n_frames + int(np.ceil(spread * config.fps))
+            pose = perform(sample_person(who), motions, n_frames, config.fps, take)
             rig = name if config.cameras.fixed else ""
             yield name, film(pose, H36M17, config.fps, config.cameras, config.detector, shoot, rig)
 
@@ -200,16 +216,24 @@ def film(
 ) -> Recording:
     """Film and detect any motion in metres, y up, of the joints of h36m17.
 
+    Cameras that start at different times make a recording whose frames show different instants:
+    as many as all of them film before the motion ends. Its truth is of the instant that each
+    camera shows, to a fraction of a frame.
+
     Raises:
-        ValueError: if the joints are others, or in another order.
+        ValueError: if the joints are others, or in another order, or the motion ends before the
+            last camera starts.
     """
     if tuple(joints) != H36M17:
         raise ValueError(f"joints must be h36m17 ({' '.join(H36M17)}), got {' '.join(joints)}")
     for_cameras, for_detector = generator.spawn(2)
     pose_world = np.asarray(pose_world, dtype=np.float64)
     crew = place_cameras(pose_world, fps, cameras, for_cameras)
-    pose = crew.in_axes(pose_world)
-    true = crew.project(pose)
+    pose, focal_px = crew.in_axes(pose_world), crew.focal_px
+    if any(cameras.starts_s):
+        first = np.array(cameras.starts_s) * fps
+        pose, focal_px = (_from(first - first.min(), seen) for seen in (pose, focal_px))
+    true = _pixels(pose, focal_px, crew.image_size)
     keypoints, confidence = detect(true, pose, fps, crew.image_size, detector, for_detector)
     n_views = cameras.n_views
     return Recording(
@@ -223,6 +247,21 @@ def film(
         pose3d=pose.astype(np.float32),
         keypoints_true=true.astype(np.float32),
     )
+
+
+def _from(first: Float[np.ndarray, " V"], seen: Float[np.ndarray, "T V *_"]) -> np.ndarray:
+    """What each view sees from its first frame on, as long as all of them see something."""
+    n_frames = len(seen) - int(np.ceil(first.max()))
+    if n_frames < 2:
+        raise ValueError(
+            f"the last camera starts {first.max():.0f} frames after the first, but the motion has "
+            f"{len(seen)}; film longer, or start closer together"
+        )
+    tracks = (CubicSpline(np.arange(len(seen)), seen[:, view]) for view in range(len(first)))
+    shown = [
+        track(start + np.arange(n_frames)) for track, start in zip(tracks, first, strict=True)
+    ]
+    return np.stack(shown, axis=1)
 
 
 def place_cameras(
