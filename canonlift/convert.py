@@ -22,19 +22,25 @@ Examples:
 
 import argparse
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from canonlift import names, pictures, sync
 from canonlift.data import morphing
 from canonlift.data.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
 from canonlift.data.datasets.layouts import LAYOUTS as DATA_SETS
 from canonlift.data.detectors import formats, take
 from canonlift.data.detectors.layouts import LAYOUTS
 from canonlift.data.detectors.scores import RULES
+from canonlift.data.health import examine
 from canonlift.data.recording import Recording, save
 from canonlift.data.session import expand, read_one
 from canonlift.skeleton import SKELETONS
@@ -90,11 +96,50 @@ def _detector(form: str, about: str) -> Reader:
             person=tuple(args.person),
             resample=not args.no_resample,
         )
+        offsets = dict(args.offset)
+        if args.sync and offsets:
+            raise ValueError("--offset and --sync are two ways to the same; choose one")
         recording, report = take.read(args.cameras, form, options)
+        lines = [*describe(recording), *report]
+        if args.sync or offsets:
+            recording, said = _synchronised(recording, offsets, args.out)
+            lines += said
+        health = examine(recording)
         save(recording, args.out)
-        print("\n".join([*describe(recording), *report, f"wrote {args.out}"]))
+        picture = pictures.health(health, args.out.with_suffix(".health.png"))
+        print("\n".join([*lines, *health.lines(), f"wrote {args.out} and {picture}"]))
 
     return Reader(about, _add_cameras, run)
+
+
+def _synchronised(
+    recording: Recording, offsets: Mapping[str, float], out: Path
+) -> tuple[Recording, list[str]]:
+    """Every view on the frames of the first: by given offsets, or where there are none by search.
+
+    Raises:
+        ValueError: if there is no such view, or the search is not sure.
+    """
+    for name in offsets:
+        if name not in recording.views:
+            raise names.unknown("--offset: camera", name, recording.views)
+    lines = [f"{name}: started {offset:g} s later, as given" for name, offset in offsets.items()]
+    found = np.array([offsets.get(name, 0.0) for name in recording.views])
+    if not offsets:
+        synchrony = sync.estimate(recording)
+        lines = [f"synchronisation: {line}" for line in synchrony.lines()]
+        picture = pictures.synchronisation(synchrony, out.with_suffix(".sync.png"))
+        if synchrony.ambiguous:
+            raise ValueError(
+                f"--sync auto is not sure: {'; '.join(synchrony.doubts)} (see {picture}); give "
+                "--offset CAM=SECONDS"
+            )
+        lines.append(f"wrote {picture}")
+        found = synchrony.offset_s
+    shifts = ", ".join(f"{n} {s:.3f}" for n, s in zip(recording.views, found, strict=True))
+    said = f"views resampled to the first's frames; started later by (s): {shifts}"
+    processing = "; ".join(filter(None, [recording.processing, said]))
+    return replace(sync.apply(recording, found), processing=processing), lines
 
 
 def _add_cameras(parser: argparse.ArgumentParser) -> None:
@@ -152,10 +197,34 @@ def _add_cameras(parser: argparse.ArgumentParser) -> None:
         "track id, or several of one person with commas (default: best)",
     )
     parser.add_argument(
+        "--offset",
+        type=_offset,
+        nargs="+",
+        default=[],
+        metavar="CAM=SECONDS",
+        help="how much later than the first camera this one started to film",
+    )
+    parser.add_argument(
+        "--sync",
+        choices=("auto",),
+        help="find those offsets in what the cameras saw; refused where that is ambiguous",
+    )
+    parser.add_argument(
         "--no-resample",
         action="store_true",
         help="where cameras ran at different rates, take the nearest frame and mix none",
     )
+
+
+def _offset(text: str) -> tuple[str, float]:
+    camera, _, seconds = text.rpartition("=")
+    try:
+        offset = float(seconds)
+    except ValueError:
+        offset = math.nan
+    if not camera or not math.isfinite(offset):
+        raise argparse.ArgumentTypeError(f"{text!r} is not CAM=SECONDS, as phone_b=1.25")
+    return camera, offset
 
 
 def _size(text: str) -> tuple[int, int]:

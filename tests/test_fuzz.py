@@ -292,8 +292,9 @@ def odd_objects(rng, mark):
     for _ in range(40):
         shared = [shared] * 10  # of 10 to the 40th elements, were it written out
     return rng.choice(
-        (*ODD, Hostile(mark), shared, np.float32(3), np.zeros((2, 4, 17)), np.full((1, 4, 17), np.nan),
-         np.full((1, 4, 17), np.inf), np.full((1, 4, 17), 1e30), np.zeros((0, 4, 17), np.float32),
+        (*ODD, Hostile(mark), shared, np.float32(3), np.zeros((2, 4, 17)),
+         np.full((1, 4, 17), np.nan), np.full((1, 4, 17), np.inf), np.full((1, 4, 17), 1e30),
+         np.zeros((0, 4, 17), np.float32),
          np.array(["a"] * 3), np.array([None, "x"], object), np.zeros(3, "i4,f8"), b"bytes",
          {1: 2}, (1, 2))
     )  # fmt: skip

@@ -68,8 +68,8 @@ def read(
                 inner if len(sources) == 1 and len(found) > 1 else f"{name}{inner and '/'}{inner}"
             )
             footage[key] = replace(part, path=str(cameras[len(forms) - 1]))
-            if part.note:
-                report.append(f"{key}: {part.note}")
+    notes = {part.note: name for name, part in footage.items() if part.note}
+    report += [f"{name}: {note}" for note, name in notes.items()]
     reader = formats.READERS[forms[0]]
     where = ", ".join(dict.fromkeys(part.path for part in footage.values()))
     seen = {name: crowd.observed(part) for name, part in footage.items()}

@@ -37,7 +37,7 @@ def rates_of(
         if not 0.1 < rates[-1] < 1e4:
             what = f"{rates[-1]:.3g} frames per second by its times"
             raise InputError(part.path, what, "write times in seconds, or say --fps")
-    return rates, [f"frames per second by the times in the files: {rates[0]:.4g}"]
+    return rates, [f"frames per second by the times in the files: {np.mean(rates):.4g}"]
 
 
 def match(
