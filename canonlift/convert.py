@@ -5,8 +5,8 @@ Examples:
     python -m canonlift.convert openpose cam01_json cam02_json cam03_json cam04_json \
         --fps 60 --rig balancing --out data/balancing.npz
 
-    # Two hand-held phones (no --rig), body model given by hand:
-    python -m canonlift.convert openpose phone_a/ phone_b/ --fps 30 --body BODY_25 --out ski.npz
+    # Two hand-held phones (no --rig), in whatever format it is, one at 30 and one at 60 Hz:
+    python -m canonlift.convert auto phone_a.json phone_b.json --fps 30 60 --out ski.npz
 
     # A published data set, one recording per take, in its official split:
     python -m canonlift.convert skipose Ski-PosePTZ-CameraDataset-png --out data/skipose
@@ -22,15 +22,25 @@ Examples:
 
 import argparse
 import inspect
+import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from canonlift.data import morphing, openpose
+import numpy as np
+
+from canonlift import names, pictures, sync
+from canonlift.data import morphing
 from canonlift.data.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
-from canonlift.data.datasets.layouts import LAYOUTS
+from canonlift.data.datasets.layouts import LAYOUTS as DATA_SETS
+from canonlift.data.detectors import formats, take
+from canonlift.data.detectors.layouts import LAYOUTS
+from canonlift.data.detectors.scores import RULES
+from canonlift.data.health import examine
 from canonlift.data.recording import Recording, save
 from canonlift.data.session import expand, read_one
 from canonlift.skeleton import SKELETONS
@@ -72,16 +82,85 @@ def describe(recording: Recording) -> list[str]:
     return lines
 
 
-def _add_cameras(parser: argparse.ArgumentParser, camera: str) -> None:
+def _detector(form: str, about: str) -> Reader:
+    """What a detector writes, camera by camera."""
+
+    def run(args: argparse.Namespace) -> None:
+        _refuse_existing(args)
+        options = take.Options(
+            fps=tuple(args.fps),
+            rig=args.rig,
+            layout=args.layout,
+            image_size=tuple(args.image_size),
+            confidence=args.confidence,
+            person=tuple(args.person),
+            resample=not args.no_resample,
+        )
+        offsets = dict(args.offset)
+        if args.sync and offsets:
+            raise ValueError("--offset and --sync are two ways to the same; choose one")
+        recording, report = take.read(args.cameras, form, options)
+        lines = [*describe(recording), *report]
+        if args.sync or offsets:
+            recording, said = _synchronised(recording, offsets, args.out)
+            lines += said
+        health = examine(recording)
+        save(recording, args.out)
+        picture = pictures.health(health, args.out.with_suffix(".health.png"))
+        print("\n".join([*lines, *health.lines(), f"wrote {args.out} and {picture}"]))
+
+    return Reader(about, _add_cameras, run)
+
+
+def _synchronised(
+    recording: Recording, offsets: Mapping[str, float], out: Path
+) -> tuple[Recording, list[str]]:
+    """Every view on the frames of the first: by given offsets, or where there are none by search.
+
+    Raises:
+        ValueError: if there is no such view, or the search is not sure.
+    """
+    for name in offsets:
+        if name not in recording.views:
+            raise names.unknown("--offset: camera", name, recording.views)
+    lines = [f"{name}: started {offset:g} s later, as given" for name, offset in offsets.items()]
+    found = np.array([offsets.get(name, 0.0) for name in recording.views])
+    if not offsets:
+        synchrony = sync.estimate(recording)
+        lines = [f"synchronisation: {line}" for line in synchrony.lines()]
+        picture = pictures.synchronisation(synchrony, out.with_suffix(".sync.png"))
+        if synchrony.ambiguous:
+            raise ValueError(
+                f"--sync auto is not sure: {'; '.join(synchrony.doubts)} (see {picture}); give "
+                "--offset CAM=SECONDS"
+            )
+        lines.append(f"wrote {picture}")
+        found = synchrony.offset_s
+    shifts = ", ".join(f"{n} {s:.3f}" for n, s in zip(recording.views, found, strict=True))
+    said = f"views resampled to the first's frames; started later by (s): {shifts}"
+    processing = "; ".join(filter(None, [recording.processing, said]))
+    return replace(sync.apply(recording, found), processing=processing), lines
+
+
+def _add_cameras(parser: argparse.ArgumentParser) -> None:
     """Arguments of every format that a detector writes camera by camera."""
-    parser.add_argument("cameras", nargs="+", type=Path, metavar="CAMERA", help=camera)
     parser.add_argument(
-        "--fps", type=float, required=True, help="frames per second, the same for all cameras"
+        "cameras",
+        nargs="+",
+        metavar="CAMERA",
+        help="one camera's results: a file, a folder, or a quoted glob; its name is the view's",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="RECORDING.npz", help="file to write"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
+    parser.add_argument(
+        "--fps",
+        type=float,
+        nargs="+",
+        default=[],
+        help="frames per second, of all cameras or one for each (default: by the files' times)",
+    )
     parser.add_argument(
         "--rig",
         default="",
@@ -89,22 +168,70 @@ def _add_cameras(parser: argparse.ArgumentParser, camera: str) -> None:
         help="say that these cameras never moved; recordings with the same name were filmed by "
         "the same fixed cameras (default: cameras may move)",
     )
-
-
-def _add_openpose(parser: argparse.ArgumentParser) -> None:
-    _add_cameras(parser, "folder of one camera's JSON files; it names the view")
     parser.add_argument(
-        "--body",
-        choices=tuple(openpose.BODIES),
-        help="body model (default: recognised by the number and the places of the joints)",
+        "--layout",
+        metavar="NAME|FILE.yaml",
+        help="the detector's joints: one of "
+        f"{', '.join(LAYOUTS)}, or a YAML file of `names` and `combinations` (default: by the "
+        "names in the file, or by the number of joints)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=_size,
+        nargs="+",
+        default=[],
+        metavar="WIDTHxHEIGHT",
+        help="of the videos, for all cameras or each; needed where coordinates lie in [0, 1]",
+    )
+    parser.add_argument(
+        "--confidence",
+        choices=tuple(RULES),
+        help="what the scores are (default: by the detector and the numbers)",
+    )
+    parser.add_argument(
+        "--person",
+        nargs="+",
+        default=["best"],
+        metavar="CHOICE|CAM=CHOICE",
+        help="who is kept of several: best (largest sum of confidences), largest, longest, or a "
+        "track id, or several of one person with commas (default: best)",
+    )
+    parser.add_argument(
+        "--offset",
+        type=_offset,
+        nargs="+",
+        default=[],
+        metavar="CAM=SECONDS",
+        help="how much later than the first camera this one started to film",
+    )
+    parser.add_argument(
+        "--sync",
+        choices=("auto",),
+        help="find those offsets in what the cameras saw; refused where that is ambiguous",
+    )
+    parser.add_argument(
+        "--no-resample",
+        action="store_true",
+        help="where cameras ran at different rates, take the nearest frame and mix none",
     )
 
 
-def _run_openpose(args: argparse.Namespace) -> None:
-    _refuse_existing(args)
-    recording, report = openpose.read(args.cameras, args.fps, args.body, args.rig)
-    save(recording, args.out)
-    print("\n".join([*describe(recording), *report, f"wrote {args.out}"]))
+def _offset(text: str) -> tuple[str, float]:
+    camera, _, seconds = text.rpartition("=")
+    try:
+        offset = float(seconds)
+    except ValueError:
+        offset = math.nan
+    if not camera or not math.isfinite(offset):
+        raise argparse.ArgumentTypeError(f"{text!r} is not CAM=SECONDS, as phone_b=1.25")
+    return camera, offset
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, as 1280x720")
+    return int(match[1]), int(match[2])
 
 
 def _add_morph(parser: argparse.ArgumentParser) -> None:
@@ -215,18 +342,13 @@ def _refuse_existing(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.out} exists; give another --out, or --overwrite to replace it")
 
 
-_LAYOUT = {"choices": tuple(LAYOUTS), "help": "the detector's joints (default: recognised)"}
+_LAYOUT = {"choices": tuple(DATA_SETS), "help": "the detector's joints (default: recognised)"}
 _FPS = {"type": float, "help": "frames per second, which the files do not say"}
 
 # What `python -m canonlift.convert` reads. A new format is a new row.
 READERS: Mapping[str, Reader] = {
-    "openpose": Reader(
-        "OpenPose JSON: one folder per camera, one file per frame, numbered at the end of its "
-        "name. Frames are matched between cameras by number. Of several people, the track with "
-        "the largest sum of confidences is kept.",
-        _add_openpose,
-        _run_openpose,
-    ),
+    "auto": _detector("auto", "Any detector: the format is recognised by the files' content."),
+    **{name: _detector(name, f"{row.about}.") for name, row in formats.READERS.items()},
     "skipose": _data_set(
         "SkiPose-PTZ: six moving cameras, alpine skiers. Views that lack a frame are unobserved "
         "there. Without --detections the annotated 2D is taken as detected.",

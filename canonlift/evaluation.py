@@ -58,7 +58,12 @@ def evaluate(
     exported: dict[str, Any] = {}
     with PredictionFile(out / "predictions.npz") as file:
         for path, name in zip(paths, names, strict=True):
-            recording = read_one(path, model.joints)
+            recording = read_one(path, model.joints, partly=True)
+            if absent := lacking(recording):
+                print(
+                    f"WARNING: {path}: no {', '.join(absent)}: unobserved throughout, so guessed "
+                    "from the rest, and the rest is worse for it (skeleton: limbs14 needs no head)"
+                )
             prediction = predict(model, recording)
             fused = reconstruct(recording, prediction) if len(recording.views) > 1 else None
             file.add(name, prediction, fused)
@@ -73,6 +78,12 @@ def evaluate(
     text = json.dumps(_plain(results), indent=2, allow_nan=False) + "\n"
     files.write(out / "results.json", lambda file: file.write(text.encode()))
     return results
+
+
+def lacking(recording: Recording) -> tuple[str, ...]:
+    """Joints that no view has in any frame."""
+    never = (recording.confidence == 0).all((0, 1))
+    return tuple(name for name, gone in zip(recording.joints, never, strict=True) if gone)
 
 
 @torch.inference_mode()

@@ -88,6 +88,11 @@ def mirrored(joints: Sequence[str]) -> tuple[int, ...]:
     return tuple(joints.index(p) if p in joints else i for i, p in enumerate(partners))
 
 
+def lacking(source: Sequence[str], target: Sequence[str]) -> tuple[str, ...]:
+    """The `target` joints that are neither among the sources nor can be made of them."""
+    return tuple(name for name in target if _row(name, tuple(source)) is None)
+
+
 def conversion(
     source: Sequence[str], target: Sequence[str]
 ) -> Float[np.ndarray, "n_target n_source"]:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from canonlift import convert, skeleton
-from canonlift.data import morphing, openpose
+from canonlift.data import morphing
+from canonlift.data.detectors.take import Options, read
 from canonlift.data.recording import load, save
 from canonlift.data.simulate import DetectorConfig, SimulateConfig, session
 
@@ -44,10 +45,10 @@ def refusal(capsys, argv):
 
 def test_writes_what_the_reader_reads_and_says_what_it_is(cameras, tmp_path, capsys):
     out = tmp_path / "new" / "take.npz"
-    options = ["--fps", "25", "--rig", "hill", "--body", "COCO-18", "--out", str(out)]
+    options = ["--fps", "25", "--rig", "hill", "--layout", "COCO-18", "--out", str(out)]
     convert.main(["openpose", *cameras, *options])
     written = load(out)
-    expected, report = openpose.read([*map(out.parent.parent.joinpath, cameras)], 25.0, rig="hill")
+    expected, report = read(cameras, "openpose", Options(fps=(25.0,), rig="hill"))
     np.testing.assert_array_equal(written.keypoints, expected.keypoints)
     np.testing.assert_array_equal(written.confidence, expected.confidence)
     assert (written.joints, written.views) == (skeleton.COCO18, ("left", "right"))
@@ -81,9 +82,9 @@ def test_an_error_of_ours_is_one_line_and_leaves_nothing(cameras, tmp_path, caps
     out = tmp_path / "take.npz"
     good = ["--out", out, "--fps"]
     nowhere = tmp_path / "a\nb"
-    assert "a b: no such folder" in refusal(capsys, ["openpose", nowhere, *good, "25"])
+    assert "a b: no such file or folder" in refusal(capsys, ["openpose", nowhere, *good, "25"])
     assert "fps must be positive" in refusal(capsys, ["openpose", *cameras, *good, "0"])
-    wrong = [*good, "25", "--body", "BODY_25"]
+    wrong = [*good, "25", "--layout", "BODY_25"]
     assert "cannot be BODY_25" in refusal(capsys, ["openpose", *cameras, *wrong])
     folder = [*good[:1], tmp_path, "--overwrite", "--fps", "25"]
     assert str(tmp_path) in refusal(capsys, ["openpose", *cameras, *folder])

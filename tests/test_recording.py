@@ -266,3 +266,22 @@ def test_on_its_own_joints_nothing_changes_and_the_rest_is_kept(recording):
 def test_joints_that_cannot_be_made_are_listed(recording):
     with pytest.raises(ValueError, match="cannot make l_heel of the joints"):
         recording.on_skeleton(("pelvis", "l_heel"))
+
+
+def test_partly_leaves_what_cannot_be_made_unobserved_and_the_rest_alone(recording):
+    limbs = recording.on_skeleton(skeleton.SKELETONS["limbs14"])
+    made = limbs.on_skeleton(skeleton.H36M17, partly=True)
+    absent = [made.joints.index(name) for name in ("nose", "head")]
+    assert (made.confidence[..., absent] == 0).all()
+    for array in (made.keypoints, made.pose3d, made.keypoints_true):
+        assert np.isnan(array[..., absent, :]).all()
+    kept = tuple(name for name in skeleton.H36M17 if name not in ("nose", "head"))
+    assert_same(made.on_skeleton(kept), limbs.on_skeleton(kept))
+    with pytest.raises(ValueError, match="cannot make nose, head"):
+        limbs.on_skeleton(skeleton.H36M17)
+
+
+def test_partly_still_needs_the_root(recording):
+    arms = recording.on_skeleton(("l_wrist", "r_wrist"))
+    with pytest.raises(ValueError, match="cannot make pelvis"):
+        arms.on_skeleton(skeleton.H36M17, partly=True)

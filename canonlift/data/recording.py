@@ -59,14 +59,22 @@ class Recording:
         """T."""
         return len(self.keypoints)
 
-    def on_skeleton(self, joints: tuple[str, ...]) -> "Recording":
+    def on_skeleton(self, joints: tuple[str, ...], partly: bool = False) -> "Recording":
         """The same take on other joints; a made joint is as sure as its least sure source.
+
+        Args:
+            joints: wanted, by name.
+            partly: leave joints unobserved that cannot be made, if the root can.
 
         Raises:
             ValueError: if the joints cannot be made of those recorded.
         """
         if joints == self.joints:
             return self
+        lacking = skeleton.lacking(self.joints, joints)
+        if partly and lacking and skeleton.ROOT not in lacking:
+            able = tuple(name for name in joints if name not in lacking)
+            return self.on_skeleton(able)._among(joints)
         matrix = skeleton.conversion(self.joints, joints)
 
         def convert(points: np.ndarray | None) -> np.ndarray | None:
@@ -83,6 +91,22 @@ class Recording:
         names = ("keypoints", "pose3d", "keypoints_true")
         converted = {name: convert(getattr(self, name)) for name in names}
         return replace(self, confidence=confidence, joints=joints, **converted)
+
+    def _among(self, joints: tuple[str, ...]) -> "Recording":
+        """The same joints among others, of which nothing is known."""
+        place = [joints.index(name) for name in self.joints]
+
+        def spread(array: np.ndarray | None, unknown: float) -> np.ndarray | None:
+            if array is None:
+                return None
+            shape = (*array.shape[:2], len(joints), *array.shape[3:])
+            whole = np.full(shape, unknown, dtype=array.dtype)
+            whole[:, :, place] = array
+            return whole
+
+        names = ("keypoints", "pose3d", "keypoints_true")
+        points = {name: spread(getattr(self, name), np.nan) for name in names}
+        return replace(self, joints=joints, confidence=spread(self.confidence, 0.0), **points)
 
 
 def save(recording: Recording, path: Path) -> None:

@@ -158,13 +158,16 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     return list(paths)
 
 
-def read_one(path: Path, joints: tuple[str, ...]) -> Recording:
-    """Read one recording on the given joints, naming the file in every error."""
+def read_one(path: Path, joints: tuple[str, ...], partly: bool = False) -> Recording:
+    """Read one recording on the given joints, naming the file in every error.
+
+    Training needs all of them; where `partly`, those that cannot be made are unobserved.
+    """
     recording = load(path)
     if recording.n_frames == 0:
         raise ValueError(f"{path}: has no frames")
     try:
-        return recording.on_skeleton(joints)
+        return recording.on_skeleton(joints, partly)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -1,6 +1,6 @@
 """Who is who: people detected frame by frame, joined into tracks over time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,9 +43,11 @@ def tracks(people: Sequence[Float[np.ndarray, "_ J 3"]], max_gap: int) -> list[d
     return [track.persons for track in found]
 
 
-def best(
-    people: Sequence[Float[np.ndarray, "_ J 3"]], tracks: Sequence[dict[int, int]]
-) -> dict[int, int]:
+People = Sequence[Float[np.ndarray, "_ J 3"]]
+Tracks = Sequence[dict[int, int]]
+
+
+def best(people: People, tracks: Tracks) -> dict[int, int]:
     """Pick the track with the largest sum of confidences over its life; empty if there is none.
 
     A confidence above 1 counts as 1.
@@ -55,6 +57,34 @@ def best(
         return sum(float(people[t][i][:, 2].clip(0, 1).sum()) for t, i in track.items())
 
     return max(tracks, key=score, default={})
+
+
+def largest(people: People, tracks: Tracks) -> dict[int, int]:
+    """Pick the track of the person who is largest in the image, in the median over its life.
+
+    Tracks shorter than a tenth of the longest do not count: a hand before the lens is large.
+    """
+    least = max(map(len, tracks), default=0) / 10
+
+    def extent(track: dict[int, int]) -> float:
+        if len(track) < least:
+            return 0.0
+        them = np.stack([people[t][i] for t, i in track.items()])
+        return float(np.median(size(them[..., :2], them[..., 2] > 0)))
+
+    return max(tracks, key=extent, default={})
+
+
+def longest(_people: People, tracks: Tracks) -> dict[int, int]:
+    """Pick the track of the most frames."""
+    return max(tracks, key=len, default={})
+
+
+CHOICES: Mapping[str, Callable[[People, Tracks], dict[int, int]]] = {
+    "best": best,
+    "largest": largest,
+    "longest": longest,
+}
 
 
 @dataclass(eq=False)

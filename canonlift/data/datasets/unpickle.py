@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from io import BufferedIOBase
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,15 @@ def load_npz(path: Path, keys: Sequence[str], remedy: str) -> dict[str, Any]:
     # RuntimeError: encrypted; NotImplementedError: an unknown compression
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path}: not a readable .npz ({error}); fetch it again") from error
+
+
+def loads(data: bytes, where: object) -> Any:
+    """What a pickle in memory holds, if that is arrays, numpy scalars and plain containers.
+
+    Raises:
+        ValueError: if it is damaged, or names anything else.
+    """
+    return _unpickle(BytesIO(data), where)
 
 
 def load_npy(path: Path, remedy: str) -> Any:
