@@ -36,15 +36,15 @@ from tqdm import tqdm
 
 from canonlift import checkpoint, parallel, runs, targets
 from canonlift import config as configs
+from canonlift.checkpoint import Network
 from canonlift.data import session as sessions
-from canonlift.data import shards
+from canonlift.data import shards, windows
 from canonlift.data.recording import Recording
 from canonlift.data.session import Samples
 from canonlift.data.simulate import write_session
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.geometry.scale import unit_scale
-from canonlift.lifter import Lifter
 from canonlift.log import MetricsLog
 from canonlift.mirror import vote
 from canonlift.objective import Objective
@@ -136,7 +136,8 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
 
 def fit(run: Run, session: Samples) -> None:
     """Run what is left of the phases, and leave a finished checkpoint; raises as `train` does."""
-    log = MetricsLog(run.out, run.config.terms, run.progress.total_step)
+    columns = [*run.config.terms, *run.config.measures]
+    log = MetricsLog(run.out, columns, run.progress.total_step)
     n_steps = sum(phase.steps for phase in run.config.schedule)
     with (
         closing(log),
@@ -215,7 +216,7 @@ def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: lis
 class Computation(nn.Module):
     """From views to the loss of a phase, and its terms: DistributedDataParallel wants a module."""
 
-    def __init__(self, objective: Objective, repair: Repair, lifter: Lifter) -> None:
+    def __init__(self, objective: Objective, repair: Repair, lifter: Network) -> None:
         super().__init__()
         self.objective, self.repair, self.lifter = objective, repair, lifter
         self.stage = least_stage(objective.reads)
@@ -225,9 +226,11 @@ class Computation(nn.Module):
         return self.objective(self.stage.run(self.lifter, self.repair, views))
 
 
-def computation(config: configs.Config, phase: configs.PhaseConfig, lifter: Lifter) -> Computation:
+def computation(
+    config: configs.Config, phase: configs.PhaseConfig, lifter: Network
+) -> Computation:
     """What a phase of the config computes."""
-    return Computation(config.objective(phase), Repair(config.fusion, config.joints), lifter)
+    return Computation(config.objective(phase), checkpoint.repair(config), lifter)
 
 
 def descend(
@@ -301,9 +304,12 @@ def find_recordings(config: configs.Config, out: Path) -> tuple[list[Path], list
 
 
 def _read(config: configs.Config, paths: list[Path]) -> Samples:
-    complete = partial(_add_target, config)
+    supervised = supervised_recordings(config, paths)
+    complete = partial(_complete, config, supervised)
     if config.data.shards is None:
-        session = sessions.read(paths, config.joints, 2, complete)
+        # A model of sequences learns something from single views, too.
+        least_views = 1 if config.is_sequence else 2
+        session = sessions.read(paths, config.joints, least_views, complete)
     else:
         folder, kind = Path(config.data.shards), config.data.target
         if kind == "closed_form":
@@ -321,17 +327,50 @@ def _read(config: configs.Config, paths: list[Path]) -> Samples:
         print(f"closed-form guess of the pose: {usable:.0%} of the frames trusted")
     elif config.data.target == "pose3d":
         print("SUPERVISED: training reads pose3d (data.target)")
+    if supervised:
+        names = ", ".join(str(path) for path in paths if path in supervised)
+        print(f"SUPERVISED IN PART: training reads pose3d of {names} (data.supervised)")
+    if config.is_sequence:
+        sequence = config.sequence
+        session = windows.cut(session, sequence.length, sequence.stride, sequence.gap)
+        print(f"{len(session)} windows of {sequence.length} frames")
     return session.to(parallel.own_device(checkpoint.pick_device(config.device)))
 
 
-def _add_target(config: configs.Config, path: Path, recording: Recording, views: Views) -> Views:
-    if config.data.target == "none":
-        return views
-    if config.data.target == "closed_form":
+def supervised_recordings(config: configs.Config, paths: Sequence[Path]) -> set[Path]:
+    """The training recordings that `data.supervised` names.
+
+    Raises:
+        ValueError: if one of its globs names none of them.
+    """
+    named: set[Path] = set()
+    for pattern in config.data.supervised:
+        found = {path for path in paths if path.match(pattern)}
+        if not found:
+            raise ValueError(
+                f"data.supervised: {pattern!r} names none of the {len(paths)} training "
+                f"recordings, such as {paths[0]}"
+            )
+        named |= found
+    return named
+
+
+def _complete(
+    config: configs.Config, supervised: set[Path], path: Path, recording: Recording, views: Views
+) -> Views:
+    """Add the target of a recording, and bring it to the frame rate of windows."""
+    kind = "pose3d" if path in supervised else config.data.target
+    if kind == "closed_form":
         window = max(1, round(config.data.window_s * recording.fps))
-        return replace(views, target=targets.closed_form(views, config.joints, window))
-    n_views = views.keypoints.shape[1]
-    return replace(views, target=targets.true(path, config.joints, n_views))
+        views = replace(views, target=targets.closed_form(views, config.joints, window))
+    elif kind == "pose3d":
+        n_views = views.keypoints.shape[1]
+        views = replace(views, target=targets.true(path, config.joints, n_views))
+    elif supervised:  # all have to have one
+        views = replace(views, target=targets.none(views))
+    if config.is_sequence and config.sequence.fps is not None:
+        return windows.resample(views, config.sequence.fps / recording.fps)
+    return views
 
 
 def _turn_round(run: Run, session: Samples) -> dict[str, Any]:
@@ -355,10 +394,10 @@ def _mean_pose(run: Run, session: Samples, most: int = 20_000) -> Float[Tensor, 
     Poses are first turned onto their common mean (generalised Procrustes); a mean over camera
     axes would mix all headings into a body without left and right.
     """
-    samples = torch.arange(0, len(session), max(1, len(session) // 250_000))
-    every = max(1, len(samples) * session.summary().views // most)
+    samples = torch.arange(0, len(session), max(1, len(session) * session.frames // 250_000))
+    every = max(1, len(samples) * session.frames * session.summary().views // most)
     poses = []
-    for some in samples.split(4096):
+    for some in samples.split(max(1, 4096 // session.frames)):
         views = session[some]
         poses.append(run.lifter(views).in_camera[views.observed.any(-1)][::every])
     pose = torch.cat(poses)

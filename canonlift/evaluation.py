@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,11 +18,14 @@ from torch import Tensor
 
 from canonlift import files, metrics, skeleton
 from canonlift.album import draw_recording, draw_run
+from canonlift.backbones import SequenceLifter
 from canonlift.checkpoint import Model
 from canonlift.data.recording import Recording
 from canonlift.data.session import centre, read_one, to_views
+from canonlift.data.windows import gather
 from canonlift.geometry.scale import norm, unit_scale
 from canonlift.prediction import Prediction
+from canonlift.sequences import lift_recording
 from canonlift.types import Lifted, Views
 
 METHODS = ("canonlift", "mean_pose", "flat")
@@ -75,10 +78,7 @@ def predict(model: Model, recording: Recording, block: int = BLOCK) -> Predictio
     """
     views = to_views(recording)
     parts = []
-    frames = max(1, block // views.keypoints.shape[1])
-    for start in range(0, len(views), frames):
-        part = views[start : start + frames].to(model.device)
-        lifted = model.lifter(part)
+    for part, lifted in _lift(model, views, recording.fps, block):
         in_camera = lifted.in_camera
         pose = in_camera / _body_length(in_camera, model.joints)
         fused = model.repair(part, lifted)
@@ -93,6 +93,19 @@ def predict(model: Model, recording: Recording, block: int = BLOCK) -> Predictio
     pose, rotation, keypoints = (torch.cat(x).cpu().numpy() for x in zip(*parts, strict=True))
     _, _, root, _ = centre(recording)
     return Prediction(pose, rotation, (keypoints + root[..., None, :]).astype(np.float32))
+
+
+def _lift(model: Model, views: Views, fps: float, block: int) -> Iterator[tuple[Views, Lifted]]:
+    """Some frames after others, and what the model says of them."""
+    config, lifter = model.config, model.lifter
+    frames = max(1, block // views.keypoints.shape[1])
+    whole = None
+    if isinstance(lifter, SequenceLifter):
+        whole = lift_recording(lifter, config.sequence, views, fps, block)
+    for start in range(0, len(views), frames):
+        some = slice(start, start + frames)
+        part = views[some].to(model.device)
+        yield part, lifter(part) if whole is None else whole[some].to(model.device)
 
 
 class PredictionFile:
@@ -149,7 +162,7 @@ class Scores:
         self.unobserved += int((recording.confidence == 0).sum())
         self.processing |= {recording.processing or "as detected"}
         self.joints_filmed += recording.confidence.size
-        self._time(to_views(recording))
+        self._time(recording)
         if len(recording.views) > 1:
             gaps = view_gaps(recording, prediction)
             if len(gaps[1]):
@@ -214,20 +227,26 @@ class Scores:
         mean = {key: float(np.mean([row[key] for row in groups.values()])) for key in figures}
         return {"per_group": groups, "mean_over_groups": mean}
 
-    def _time(self, views: Views) -> None:
+    def _time(self, recording: Recording) -> None:
         """Time the lifter on single views, warm, at most 8192 of them."""
-        single = Views(
+        views, sequence = to_views(recording), self.model.config.sequence
+        single: Views = Views(
             views.keypoints.flatten(0, 1)[:8192, None],
             views.confidence.flatten(0, 1)[:8192, None],
             views.rig.repeat_interleave(views.keypoints.shape[1])[:8192],
-        ).to(self.model.device)
+        )
+        n_lifted = len(single)
+        if self.model.config.is_sequence:
+            first = torch.arange(0, n_lifted, sequence.length)
+            single = gather(single, first, first + sequence.length, sequence.length)
+        single = single.to(self.model.device)
         with torch.inference_mode():
             if not self.lifted:
                 self.model.lifter(single)
             start = time.perf_counter()
             self.model.lifter(single).pose.cpu()  # waits for the device
             self.seconds += time.perf_counter() - start
-        self.lifted += len(single)
+        self.lifted += n_lifted
 
     def _protocol(self) -> dict[str, Any]:
         config = self.model.config
