@@ -21,7 +21,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -54,6 +54,12 @@ from canonlift.types import Views
 from eval import report
 
 LOG_EVERY = 20
+# Of sequence models; shares of what was seen, in so many logged steps in a row.
+SMALL, COLLAPSED, FLAT, PATIENCE = 0.5, 0.1, 0.15, 10
+
+
+class Collapsed(Exception):
+    """The poses of a sequence model have shrunk to points."""
 
 
 class Interrupted(Exception):
@@ -91,6 +97,7 @@ def main() -> None:
         FileNotFoundError,
         FileExistsError,
         FloatingPointError,
+        Collapsed,
         parallel.Lost,
     ) as error:
         parallel.let_first_speak()
@@ -126,6 +133,7 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
     Raises:
         FileExistsError: if `out` holds a run that is not to be resumed.
         FloatingPointError: if the loss is not finite, naming step, term and recording.
+        Collapsed: if the poses of a sequence model have shrunk to points.
         Interrupted: if the process was asked to stop; the run can be resumed.
     """
     run = runs.start(config, out, resume)
@@ -202,6 +210,7 @@ def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: lis
             row = {"step": progress.total_step, "phase": phase.name, "loss": value}
             row |= {name: term.item() for name, term in terms.items()}
             log.write(row | {"learning_rate": rate, "seconds": progress.seconds})
+            _watch(run, row)
         if saves:
             run.save()
             saved = time.monotonic()
@@ -279,6 +288,40 @@ def _count(run: Run, session: Samples, taken: Sequence[Taken]) -> float:
     return losses[-1]
 
 
+def _watch(run: Run, row: Mapping[str, Any]) -> None:
+    """Warn when the poses of a sequence model shrink or go flat, and stop when they are points.
+
+    Raises:
+        Collapsed: with advice.
+    """
+    progress, weights = run.progress, run.phase.weights
+    spread, depth = row.get("spread"), row.get("depth")
+    if spread is None:
+        return
+    progress.small = progress.small + 1 if spread < SMALL else 0
+    progress.flat = progress.flat + 1 if depth < FLAT else 0
+    step = f"step {progress.total_step}"
+    if progress.flat == PATIENCE:
+        tqdm.write(
+            f"WARNING: {step}: the poses are flat, {depth:.0%} as deep as wide: consistency alone "
+            "seldom gets away from there; begin with a phase of `position`, or with start_from"
+        )
+    if progress.small == PATIENCE // 2:
+        tqdm.write(f"WARNING: {step}: the poses have {spread:.0%} of the size of what was seen")
+    if progress.small >= PATIENCE and spread < COLLAPSED:
+        held = weights.get("consistency_as_printed", 0.0)
+        raise Collapsed(
+            f"{step}: the poses have collapsed to points, {spread:.1%} of the size of what was "
+            "seen. Points are consistent: "
+            + (
+                f"lower the weight of consistency_as_printed (now {held:g}), or use "
+                "`consistency`, which does not reward shrinking"
+                if held
+                else "give `image` a weight, or raise it"
+            )
+        )
+
+
 def find_recordings(config: configs.Config, out: Path) -> tuple[list[Path], list[Path]]:
     """Train and test recordings; a simulated session is filmed into `out` first.
 
@@ -320,6 +363,8 @@ def _read(config: configs.Config, paths: list[Path]) -> Samples:
         )
     print(f"training on {sessions.describe(session)}")
     total = session.summary()
+    if config.is_sequence and total.views == 1:
+        print("no recording has two views, so nothing holds views together")
     if "camera_consistency" in config.terms and not total.fixed:
         print("no recording names a rig of fixed cameras, so camera_consistency does nothing")
     if config.data.target == "closed_form":

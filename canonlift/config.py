@@ -21,7 +21,13 @@ from canonlift.stages import STAGES, MotionPass
 
 # The rows of CVSF's Table 1, by the stage that every phase runs, and the models of sequences. A
 # term that the stage does not feed takes no part, so that one schedule serves all three rows.
-VARIANTS = {"baseline": "lift", "s1": "fuse", "s1+s2": "relift", "sequence": "align"}
+VARIANTS = {
+    "baseline": "lift",
+    "s1": "fuse",
+    "s1+s2": "relift",
+    "sequence": "align",
+    "sequence+fusion": "remend",
+}
 
 TARGETS = {
     "none": "no 3D target",
@@ -216,7 +222,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
                 OmegaConf.update(given, key, yaml.safe_load(value))
             except IndexError as error:
                 raise ValueError(f"{key}: there is no such entry in the list") from error
-        for split in ("train", "test") if OmegaConf.is_dict(given) else ():
+        for split in ("train", "test", "supervised") if OmegaConf.is_dict(given) else ():
             if isinstance(glob := OmegaConf.select(given, f"data.{split}"), str):
                 OmegaConf.update(given, f"data.{split}", [glob])  # one glob needs no brackets
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given))

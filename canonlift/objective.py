@@ -8,7 +8,16 @@ from torch import Tensor
 
 from canonlift import consistency, losses, sequence_losses, targets
 from canonlift.names import unknown
-from canonlift.stages import AlignPass, FusePass, LiftPass, MotionPass, Pass, ReliftPass
+from canonlift.stages import (
+    AlignPass,
+    FusePass,
+    LiftPass,
+    MendPass,
+    MotionPass,
+    Pass,
+    ReliftPass,
+    RemendPass,
+)
 
 
 class Term(NamedTuple):
@@ -39,6 +48,8 @@ TERMS: Mapping[str, Term] = {
     "consistency_as_printed": Term(
         AlignPass, lambda p: consistency.consistency_as_printed(p.aligned)
     ),
+    "mended_image": Term(MendPass, lambda p: sequence_losses.reprojection(p.mended, p.motion)),
+    "mended_consistency": Term(RemendPass, lambda p: consistency.consistency(p.realigned)),
 }
 SUPERVISED = ("imitation", "position", "velocity", "scale_free")  # terms that need a target
 

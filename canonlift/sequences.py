@@ -1,17 +1,47 @@
-"""Whole recordings, lifted by a model of sequences: overlapping windows, blended."""
+"""What a model of sequences says of single frames, for repair and for whole recordings."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from canonlift.backbones import SequenceConfig, SequenceLifter
-from canonlift.consistency import align, rotations, triangle
+from canonlift.consistency import Alignment, align, rotations, triangle
 from canonlift.data.session import Session
 from canonlift.data.windows import Places, cut, gather, resample
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.types import Lifted, Motion, Views, Windows
+
+
+def mend(
+    windows: Windows, motion: Motion, aligned: Alignment, repair: Callable[[Views, Lifted], Views]
+) -> Windows:
+    """Repair every frame of windows by its other views, turned as their similarities say.
+
+    The canonical frame of a sample is the camera of the view that observed most.
+    """
+    n_views, n_frames = windows.confidence.shape[1:3]
+    reference = windows.confidence.sum((2, 3)).argmax(1)
+    rotation = rotations(aligned, n_views, n_frames, reference).transpose(1, 2).flatten(0, 1)
+
+    def by_frame(values: Tensor) -> Tensor:
+        return values.transpose(1, 2).flatten(0, 1)
+
+    in_camera = by_frame(motion.in_camera / windows.unit)
+    lifted = Lifted(torch.einsum("bvrc,bvjr->bvjc", rotation, in_camera), rotation)
+    frames = Views(
+        by_frame(windows.keypoints),
+        by_frame(windows.confidence),
+        windows.rig.repeat_interleave(n_frames),
+    )
+    repaired = repair(frames, lifted)
+    return replace(
+        windows,
+        keypoints=repaired.keypoints.unflatten(0, (-1, n_frames)).transpose(1, 2),
+        confidence=repaired.confidence.unflatten(0, (-1, n_frames)).transpose(1, 2),
+    )
 
 
 @torch.inference_mode()

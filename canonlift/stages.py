@@ -14,6 +14,7 @@ from canonlift.backbones import SequenceLifter
 from canonlift.consistency import Alignment, align
 from canonlift.fusion import FusionConfig, fuse
 from canonlift.lifter import Lifter
+from canonlift.sequences import mend
 from canonlift.types import Lifted, Motion, Views, Windows
 
 
@@ -58,6 +59,20 @@ class AlignPass(MotionPass):
     """And their views aligned with each other."""
 
     aligned: Alignment
+
+
+@dataclass(frozen=True, eq=False)
+class MendPass(AlignPass):
+    """And repaired, frame by frame."""
+
+    mended: Windows
+
+
+@dataclass(frozen=True, eq=False)
+class RemendPass(MendPass):
+    """And the repaired ones lifted and aligned again."""
+
+    realigned: Alignment
 
 
 @dataclass(frozen=True)
@@ -108,12 +123,27 @@ def lift_and_align(lifter: SequenceLifter, repair: Repair, windows: Windows) -> 
     return AlignPass(windows, motion, align(motion, windows, repair.segment))
 
 
+def lift_and_mend(lifter: SequenceLifter, repair: Repair, windows: Windows) -> MendPass:
+    """And repair detections by the rotations of these similarities."""
+    first = lift_and_align(lifter, repair, windows)
+    return MendPass(**vars(first), mended=mend(windows, first.motion, first.aligned, repair))
+
+
+def lift_mend_relift(lifter: SequenceLifter, repair: Repair, windows: Windows) -> RemendPass:
+    """And lift the repaired detections with the same weights."""
+    first = lift_and_mend(lifter, repair, windows)
+    realigned = align(lifter(first.mended), first.mended, repair.segment)
+    return RemendPass(**vars(first), realigned=realigned)
+
+
 STAGES: Mapping[str, Stage] = {
     "lift": Stage(lift, LiftPass),
     "fuse": Stage(lift_and_fuse, FusePass),
     "relift": Stage(lift_fuse_relift, ReliftPass),
     "windows": Stage(lift_windows, MotionPass),
     "align": Stage(lift_and_align, AlignPass),
+    "mend": Stage(lift_and_mend, MendPass),
+    "remend": Stage(lift_mend_relift, RemendPass),
 }
 
 
