@@ -33,6 +33,14 @@ def draw_recording(
         paths.append(
             pictures.poses(recording, prediction, place.frame, place.view, place.why, path)
         )
+    if recording.n_frames >= 3 and set(pictures.HANDS) & set(recording.joints):
+        place = notable.get("median")
+        if place is not None:
+            path = folder / f"{name}-median-motion.png"
+            why = f"Motion around the median view ({recording.views[place.view]})"
+            paths.append(
+                pictures.motion(recording, prediction, place.frame, place.view, why, path)
+            )
     if "most_repaired" in notable:
         path = folder / f"{name}-most_repaired-fusion.png"
         paths += _draw_fusion(model, recording, prediction, notable["most_repaired"], path)

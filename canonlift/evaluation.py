@@ -149,6 +149,7 @@ class Scores:
         self.groups = groups or {}  # recording -> what it is reported with
         self.frames: dict[str, int] = {}
         self.poses: dict[str, dict[str, metrics.JointErrors]] = {}
+        self.motions: dict[str, metrics.MotionErrors] = {}
         self.joints: list[metrics.RefinementErrors] = []
         self.gaps: list[tuple[Tensor, Tensor]] = []
         self.seconds, self.lifted = 0.0, 0
@@ -171,6 +172,7 @@ class Scores:
             errors = pose_errors(self.model, recording, prediction)
             if errors["canonlift"].n_mpjpe.isfinite().any():
                 self.poses[name] = errors
+                self.motions[name] = motion_errors(self.model, recording, prediction)
         if recording.keypoints_true is not None and len(recording.views) > 1:
             threshold = self.model.config.fusion.threshold
             repaired = refinement_errors(recording, prediction, threshold)
@@ -184,7 +186,7 @@ class Scores:
             pooled = {
                 method: _pool([e[method] for e in self.poses.values()]) for method in METHODS
             }
-            results["metrics"] = metrics.summary(pooled["canonlift"])
+            results["metrics"] = self._summary(list(self.poses))
             results["baselines"] = {name: metrics.summary(pooled[name]) for name in METHODS[1:]}
             per_joint = [errors.nanmean(0).tolist() for errors in pooled["canonlift"]]
             results["per_joint"] = {
@@ -192,8 +194,7 @@ class Scores:
                 for joint, n, pa, plain in zip(self.model.joints, *per_joint, strict=True)
             }
             results["per_recording"] = {
-                name: {"frames": self.frames[name], **metrics.summary(errors["canonlift"])}
-                for name, errors in self.poses.items()
+                name: {"frames": self.frames[name], **self._summary([name])} for name in self.poses
             }
             if self.groups:
                 results |= self._per_group()
@@ -213,14 +214,20 @@ class Scores:
         results["frames_per_second"] = self.lifted / self.seconds
         return results
 
+    def _summary(self, names: Sequence[str]) -> dict[str, float]:
+        """Metrics of some recordings together."""
+        motions = zip(*(self.motions[name] for name in names), strict=True)
+        return metrics.summary(
+            _pool([self.poses[name]["canonlift"] for name in names])
+        ) | metrics.motion_summary(metrics.MotionErrors(*map(torch.cat, motions)))
+
     def _per_group(self) -> dict[str, Any]:
         """Metrics of each group, all poses in it alike, and their mean, all groups alike."""
         members: dict[str, list[str]] = {}
         for name in self.poses:
             members.setdefault(self.groups[name], []).append(name)
         groups = {
-            group: {"frames": sum(self.frames[name] for name in names)}
-            | metrics.summary(_pool([self.poses[name]["canonlift"] for name in names]))
+            group: {"frames": sum(self.frames[name] for name in names)} | self._summary(names)
             for group, names in sorted(members.items())
         }
         figures = [key for key in next(iter(groups.values())) if key != "frames"]
@@ -248,6 +255,14 @@ class Scores:
             self.seconds += time.perf_counter() - start
         self.lifted += n_lifted
 
+    def _input(self) -> str:
+        """How much of a view the model sees at once."""
+        sequence = self.model.config.sequence
+        if not self.model.config.is_sequence:
+            return "single frames"
+        rate = "" if sequence.fps is None else f" at {sequence.fps:g} fps"
+        return f"windows of {sequence.length} frames{rate}, blended"
+
     def _protocol(self) -> dict[str, Any]:
         config = self.model.config
         poses = sum(
@@ -256,11 +271,11 @@ class Scores:
         return {
             "joints": list(self.model.joints),
             "root": skeleton.ROOT,
-            "input": "one view at a time",
+            "input": f"one view at a time, {self._input()}",
             "frame": "camera axes",
             "alignment": "N-MPJPE, N-PCK, AUC: root-relative, least-squares scale per pose; "
             "PA-MPJPE: similarity without reflection per pose; MPJPE: root-relative, one "
-            "least-squares scale per recording",
+            "least-squares scale per recording, as for MPJVE and the acceleration error",
             "root_joint": "counted, with error 0 in N-MPJPE, N-PCK and AUC",
             "baselines": "flat: detected 2D with depth 0, unobserved joints at the root; "
             "mean_pose: mean lifted training pose, the same for every view",
@@ -320,6 +335,18 @@ def pose_errors(
     root = model.joints.index(skeleton.ROOT)
     sized = {name: metrics.in_one_size(pose, truth, root) for name, pose in poses.items()}
     return {name: metrics.joint_errors(pose, truth, root) for name, pose in sized.items()}
+
+
+def motion_errors(
+    model: Model, recording: Recording, prediction: Prediction
+) -> metrics.MotionErrors:
+    """Errors in mm of the motion that is predicted, in one size for the recording."""
+    unseen = ~to_views(recording).observed.any(-1)[..., None, None]
+    truth = (1000 * torch.from_numpy(recording.pose3d).double()).masked_fill(unseen, torch.nan)
+    pose = torch.from_numpy(prediction.pose).double()
+    root = model.joints.index(skeleton.ROOT)
+    sized = metrics.in_one_size(pose.flatten(0, 1), truth.flatten(0, 1), root)
+    return metrics.motion_errors(sized.view_as(pose), truth, root, recording.fps)
 
 
 def refinement_errors(
@@ -403,6 +430,13 @@ def table(results: Mapping[str, Any]) -> str:
         rows["mean pose"] = results["baselines"]["mean_pose"]
         rows["flat (depth 0)"] = results["baselines"]["flat"]
         lines += _pose_table(rows)
+        motion = results["metrics"]
+        if np.isfinite(motion["mpjve_mm_s"]):
+            lines += [
+                "",
+                f"Motion is off by {motion['mpjve_mm_s']:.0f} mm/s (MPJVE) and "
+                f"{motion['acceleration_m_s2']:.1f} m/s² (acceleration error).",
+            ]
     if "per_group" in results:
         rows = results["per_group"] | {"mean of these": results["mean_over_groups"]}
         lines += ["", *_pose_table(rows)]
