@@ -165,6 +165,20 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
             "phase 'only': a term .*got 'reproject'; did you mean 'reprojection'",
         ),
         (["schedule.0.weights.imitation=1"], "'imitation' needs data.target: closed_form"),
+        (
+            ["variant=sequence", "schedule.0.weights.velocity=1"],
+            "'velocity' needs data.target: closed_form",
+        ),
+        (
+            ["data.target=pose3d", "data.supervised=a.npz"],
+            "pose3d reads the 3D of all recordings, data.supervised that of some; set",
+        ),
+        (
+            ["variant=sequence", "schedule.0.weights.image=1", "data.shards=s"],
+            "data.shards holds single frames, which variant 'sequence' cannot use; set",
+        ),
+        (["variant=sequence"], "phase 'only': at least one term needs a weight"),
+        (["sequence.segment=82"], "segment must not exceed sequence.length, got 82 and 81"),
     ],
 )
 def test_refuses_in_one_line_that_names_file_and_key(load, tmp_path, overrides, message):
