@@ -132,7 +132,7 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
         (["checkpoint_seconds=-1"], "checkpoint_seconds must not be negative, got -1.0"),
         (["checkpoint_seconds=.nan"], "checkpoint_seconds must not be negative, got nan"),
         (["skeleton=h36m"], "skeleton must be one of h36m17, .*got 'h36m'"),
-        (["variant=s2"], r"variant must be one of baseline, s1, s1\+s2, got 's2'"),
+        (["variant=s2"], r"variant must be one of baseline, s1, s1\+s2, sequence, .*got 's2'"),
         (["schedule=[]"], "schedule needs at least one phase"),
         (["data.target=mocap"], "target must be one of none, closed_form, pose3d, got 'mocap'"),
         (["data.window_s=-1"], "data.window_s must not be negative, got -1.0"),
