@@ -357,6 +357,8 @@ def _read(config: configs.Config, paths: list[Path]) -> Samples:
         folder, kind = Path(config.data.shards), config.data.target
         if kind == "closed_form":
             kind += f" over {config.data.window_s} s"
+        if supervised:
+            kind += f", pose3d of {', '.join(config.data.supervised)}"
         print(f"copying what is not there yet of {len(paths)} recordings into {folder}")
         session = parallel.from_first(
             lambda: shards.read(paths, config.joints, 2, complete, folder, kind)
@@ -442,7 +444,7 @@ def _mean_pose(run: Run, session: Samples, most: int = 20_000) -> Float[Tensor, 
     samples = torch.arange(0, len(session), max(1, len(session) * session.frames // 250_000))
     every = max(1, len(samples) * session.frames * session.summary().views // most)
     poses = []
-    for some in samples.split(max(1, 4096 // session.frames)):
+    for some in samples.split(sessions.at_once(session)):
         views = session[some]
         poses.append(run.lifter(views).in_camera[views.observed.any(-1)][::every])
     pose = torch.cat(poses)

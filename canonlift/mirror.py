@@ -7,7 +7,7 @@ import torch
 
 from canonlift.anatomy import handedness
 from canonlift.backbones import SequenceLifter
-from canonlift.data.session import Samples
+from canonlift.data.session import Samples, at_once
 from canonlift.lifter import Lifter
 
 
@@ -53,8 +53,13 @@ def vote(
     most = max(1, most_frames // session.frames)
     for index in range(len(session.names)):
         samples = session.of(index)
-        views = session[samples[:: max(1, len(samples) // most)]].to(device)
-        fold = handedness(lifter(views).pose, joints)[views.observed.any(-1)]
+        if len(samples) == 0:
+            continue
+        folds = []
+        for some in samples[:: max(1, len(samples) // most)].split(at_once(session)):
+            views = session[some].to(device)
+            folds.append(handedness(lifter(views).pose, joints)[views.observed.any(-1)])
+        fold = torch.cat(folds)
         mean = float(fold.mean()) if len(fold) else 0.0
         mirrored += mean < 0
         upright += mean > 0

@@ -305,7 +305,9 @@ def motion(
     panels[0].set_ylabel(f"depth of the hands ({unit})")
     panels[1].set(ylabel=f"acceleration ({unit}/s²)", xlabel="time (s)")
     panels[1].set_ylim(0)
-    _legend(figure, truth=known)
+    bands = [("left", LEFT, 2), ("right", RIGHT, 2), *([("truth", TRUTH, 6)] if known else [])]
+    handles = [Line2D([], [], color=c, linewidth=w, label=name) for name, c, w in bands]
+    figure.legend(handles=handles, **_BELOW)
     return save(figure, path)
 
 

@@ -212,6 +212,11 @@ def stream(
             yield samples, held[place]
 
 
+def at_once(session: Samples) -> int:
+    """So many samples can be lifted together without much memory."""
+    return 4096 if session.frames == 1 else max(1, 512 // session.frames)
+
+
 def batches(
     n_samples: int, batch_size: int, seed: int, first: int, most: int | None = None
 ) -> Iterator[Int[Tensor, " B"]]:
