@@ -4,6 +4,7 @@ Examples:
     python train.py configs/demo.yaml                           # minutes, nothing to download
     python train.py configs/demo.yaml variant=baseline seed=1   # override any setting
     python train.py my.yaml data.train='[takes/*.npz]' --out runs/mine
+    python train.py configs/sequence.yaml                       # lift windows over time
     python train.py configs/demo.yaml --resume                  # go on after a crash or Ctrl-C
     torchrun --nproc_per_node 4 train.py configs/demo.yaml      # four GPUs, or four CPU processes
 

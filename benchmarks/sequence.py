@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from glob import escape
 from multiprocessing import get_context
 from pathlib import Path
@@ -255,7 +256,9 @@ def delayed(take: Recording, seconds: float) -> Recording:
     keypoints, confidence = take.keypoints.copy(), take.confidence.copy()
     late = slice(1, None, 2)
     points, sure = take.keypoints[:, late], take.confidence[:, late]
-    keypoints[:, late] = (1 - share[..., None]) * points[before] + share[..., None] * points[after]
+    mixed = (1 - share[..., None]) * points[before] + share[..., None] * points[after]
+    # What was not observed may be NaN, and 0 * NaN is NaN.
+    keypoints[:, late] = np.where(share[..., None] > 0, mixed, points[before])
     confidence[:, late] = np.where(share > 0, np.minimum(sure[before], sure[after]), sure[before])
     return replace(take, keypoints=keypoints.astype(np.float32), confidence=confidence)
 
@@ -275,9 +278,14 @@ def shape(config: Config, experiment: Experiment) -> SequenceConfig:
     return replace(config.sequence, length=length, stride=max(1, length // 3), segment=segment)
 
 
+@cache
+def _ours() -> Config:
+    return configs.load(ptz.ROOT / "configs" / "sequence.yaml")
+
+
 def pretraining(experiment: Experiment, mocap: Path, work: Path) -> tuple[Config, Path]:
     """The config of the run to start from, which all seeds and methods share, and its folder."""
-    ours = configs.load(ptz.ROOT / "configs" / "sequence.yaml")
+    ours = _ours()
     folder = shoot_for_pretraining(mocap, work)
     phase = replace(ours.schedule[0], name="pretraining", steps=1200, weights=dict(_3D))
     config = replace(
@@ -291,7 +299,7 @@ def pretraining(experiment: Experiment, mocap: Path, work: Path) -> tuple[Config
 
 def fine_tuning(experiment: Experiment, folder: Path, start: Path | None) -> Config | None:
     """What an experiment trains on the films in a folder; None if nothing."""
-    ours = configs.load(ptz.ROOT / "configs" / "sequence.yaml")
+    ours = _ours()
     method = METHODS[experiment.method]
     if method is None:
         return None

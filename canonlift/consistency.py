@@ -54,8 +54,8 @@ def align(motion: Motion, windows: Windows, segment: int) -> Alignment:
     """Align every pair of views in every segment of so many frames, by what both observed.
 
     The gradient goes through scale, rotation and translation (Eqs. 3 and 4). Where fewer than
-    three joints were observed in both views, or one pose stands still in a point, there is no
-    similarity, and the weight is 0.
+    three joints of a segment were observed in both views, all its frames together, or one pose
+    stands still in a point, there is no similarity, and the weight is 0.
     """
     n_views, n_frames = windows.confidence.shape[1:3]
     device = windows.confidence.device
