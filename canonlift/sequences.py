@@ -61,11 +61,11 @@ def lift_recording(
         fps: their rate, at which poses are returned, whatever that of the windows is.
         block: how many frames of one view to work on at a time, about.
     """
-    if not views.observed.any():
-        flat = torch.nn.functional.pad(views.keypoints, (0, 1))
-        return Lifted(flat, torch.eye(3).expand(*flat.shape[:2], 3, 3))
     ratio = 1.0 if config.fps is None else config.fps / fps
     steady = resample(views, ratio)
+    if not steady.observed.any():
+        flat = torch.nn.functional.pad(views.keypoints, (0, 1))
+        return Lifted(flat, torch.eye(3).expand(*flat.shape[:2], 3, 3))
     device = next(lifter.parameters()).device
 
     def pose(windows: Windows, _: Tensor) -> Tensor:

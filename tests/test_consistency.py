@@ -482,6 +482,11 @@ def test_a_recording_is_what_its_windows_say_at_any_rate(fps):
 
 def test_a_recording_in_which_nothing_was_seen_gets_finite_poses():
     views = Views(torch.zeros(9, 2, 17, 2), torch.zeros(9, 2, 17), torch.full((9,), -1))
-    found = lift_recording(Telling(), SequenceConfig(length=8), views, 25.0, block=50)
-    assert found.in_camera.isfinite().all()
-    assert found.rotation.isfinite().all()
+    once = Views(views.keypoints, views.confidence.clone(), views.rig)
+    once.confidence[3] = 1.0  # between two frames of the windows
+    for given, fps in ((views, None), (once, None), (once, 12.5)):
+        config = SequenceConfig(length=8, fps=fps)
+        found = lift_recording(Telling(), config, given, 25.0, block=50)
+        assert len(found.pose) == 9
+        assert found.in_camera.isfinite().all()
+        assert found.rotation.isfinite().all()

@@ -327,15 +327,16 @@ def test_a_model_of_sequences_never_reads_the_truth_but_that_of_the_recordings_n
     assert "SUPERVISED" not in capsys.readouterr().out
 
     mixed = f"data.train=[{takes}/train_00.npz, {lies}/train_01.npz]"
-    for target in ("none", "closed_form"):
-        options = (f"data.target={target}", "data.supervised=train_00.npz")
-        some = weights(over_time(*options))
-        said = capsys.readouterr().out
-        assert f"IN PART: training reads pose3d of {takes}/train_00.npz (data.sup" in said
-        assert same(weights(over_time(*options, mixed)), some)
-        assert not same(some, blind)
-        one = over_time(f"data.target={target}", "data.supervised=[train_01.npz]", mixed)
-        assert not same(weights(one), some)
+    some = weights(over_time("data.target=none", "data.supervised=train_00.npz"))
+    said = capsys.readouterr().out
+    assert f"IN PART: training reads pose3d of {takes}/train_00.npz (data.sup" in said
+    assert same(
+        weights(over_time("data.target=none", "data.supervised=train_00.npz", mixed)), some
+    )
+    assert not same(some, blind)
+    # The counter-test, beside a guess for the others: what is named is read.
+    poisoned_too = weights(over_time("data.supervised=[train_01.npz]", mixed))
+    assert not same(poisoned_too, weights(over_time("data.supervised=[train_01.npz]")))
 
 
 def test_one_frame_lifters_too_learn_from_the_recordings_named(short, takes, tmp_path):
