@@ -4,6 +4,7 @@ Examples:
     python train.py configs/demo.yaml                           # minutes, nothing to download
     python train.py configs/demo.yaml variant=baseline seed=1   # override any setting
     python train.py my.yaml data.train='[takes/*.npz]' --out runs/mine
+    python train.py configs/sequence.yaml                       # lift windows over time
     python train.py configs/demo.yaml --resume                  # go on after a crash or Ctrl-C
     torchrun --nproc_per_node 4 train.py configs/demo.yaml      # four GPUs, or four CPU processes
 
@@ -21,7 +22,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -36,15 +37,15 @@ from tqdm import tqdm
 
 from canonlift import checkpoint, parallel, runs, targets
 from canonlift import config as configs
+from canonlift.checkpoint import Network
 from canonlift.data import session as sessions
-from canonlift.data import shards
+from canonlift.data import shards, windows
 from canonlift.data.recording import Recording
 from canonlift.data.session import Samples
 from canonlift.data.simulate import write_session
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.geometry.scale import unit_scale
-from canonlift.lifter import Lifter
 from canonlift.log import MetricsLog
 from canonlift.mirror import vote
 from canonlift.objective import Objective
@@ -54,6 +55,12 @@ from canonlift.types import Views
 from eval import report
 
 LOG_EVERY = 20
+# Of sequence models; shares of what was seen, in so many logged steps in a row.
+SMALL, COLLAPSED, FLAT, PATIENCE = 0.5, 0.1, 0.15, 10
+
+
+class Collapsed(Exception):
+    """The poses of a sequence model have shrunk to points."""
 
 
 class Interrupted(Exception):
@@ -91,6 +98,7 @@ def main() -> None:
         FileNotFoundError,
         FileExistsError,
         FloatingPointError,
+        Collapsed,
         parallel.Lost,
     ) as error:
         parallel.let_first_speak()
@@ -126,6 +134,7 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
     Raises:
         FileExistsError: if `out` holds a run that is not to be resumed.
         FloatingPointError: if the loss is not finite, naming step, term and recording.
+        Collapsed: if the poses of a sequence model have shrunk to points.
         Interrupted: if the process was asked to stop; the run can be resumed.
     """
     run = runs.start(config, out, resume)
@@ -136,7 +145,8 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
 
 def fit(run: Run, session: Samples) -> None:
     """Run what is left of the phases, and leave a finished checkpoint; raises as `train` does."""
-    log = MetricsLog(run.out, run.config.terms, run.progress.total_step)
+    columns = [*run.config.terms, *run.config.measures]
+    log = MetricsLog(run.out, columns, run.progress.total_step)
     n_steps = sum(phase.steps for phase in run.config.schedule)
     with (
         closing(log),
@@ -201,6 +211,7 @@ def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: lis
             row = {"step": progress.total_step, "phase": phase.name, "loss": value}
             row |= {name: term.item() for name, term in terms.items()}
             log.write(row | {"learning_rate": rate, "seconds": progress.seconds})
+            _watch(run, row)
         if saves:
             run.save()
             saved = time.monotonic()
@@ -215,7 +226,7 @@ def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: lis
 class Computation(nn.Module):
     """From views to the loss of a phase, and its terms: DistributedDataParallel wants a module."""
 
-    def __init__(self, objective: Objective, repair: Repair, lifter: Lifter) -> None:
+    def __init__(self, objective: Objective, repair: Repair, lifter: Network) -> None:
         super().__init__()
         self.objective, self.repair, self.lifter = objective, repair, lifter
         self.stage = least_stage(objective.reads)
@@ -225,9 +236,11 @@ class Computation(nn.Module):
         return self.objective(self.stage.run(self.lifter, self.repair, views))
 
 
-def computation(config: configs.Config, phase: configs.PhaseConfig, lifter: Lifter) -> Computation:
+def computation(
+    config: configs.Config, phase: configs.PhaseConfig, lifter: Network
+) -> Computation:
     """What a phase of the config computes."""
-    return Computation(config.objective(phase), Repair(config.fusion, config.joints), lifter)
+    return Computation(config.objective(phase), checkpoint.repair(config), lifter)
 
 
 def descend(
@@ -276,6 +289,40 @@ def _count(run: Run, session: Samples, taken: Sequence[Taken]) -> float:
     return losses[-1]
 
 
+def _watch(run: Run, row: Mapping[str, Any]) -> None:
+    """Warn when the poses of a sequence model shrink or go flat, and stop when they are points.
+
+    Raises:
+        Collapsed: with advice.
+    """
+    progress, weights = run.progress, run.phase.weights
+    spread, depth = row.get("spread"), row.get("depth")
+    if spread is None:
+        return
+    progress.small = progress.small + 1 if spread < SMALL else 0
+    progress.flat = progress.flat + 1 if depth < FLAT else 0
+    step = f"step {progress.total_step}"
+    if progress.flat == PATIENCE:
+        tqdm.write(
+            f"WARNING: {step}: the poses are flat, {depth:.0%} as deep as wide: consistency alone "
+            "seldom gets away from there; begin with a phase of `position`, or with start_from"
+        )
+    if progress.small == PATIENCE // 2:
+        tqdm.write(f"WARNING: {step}: the poses have {spread:.0%} of the size of what was seen")
+    if progress.small >= PATIENCE and spread < COLLAPSED:
+        held = weights.get("consistency_as_printed", 0.0)
+        raise Collapsed(
+            f"{step}: the poses have collapsed to points, {spread:.1%} of the size of what was "
+            "seen. Points are consistent: "
+            + (
+                f"lower the weight of consistency_as_printed (now {held:g}), or use "
+                "`consistency`, which does not reward shrinking"
+                if held
+                else "give `image` a weight, or raise it"
+            )
+        )
+
+
 def find_recordings(config: configs.Config, out: Path) -> tuple[list[Path], list[Path]]:
     """Train and test recordings; a simulated session is filmed into `out` first.
 
@@ -301,19 +348,26 @@ def find_recordings(config: configs.Config, out: Path) -> tuple[list[Path], list
 
 
 def _read(config: configs.Config, paths: list[Path]) -> Samples:
-    complete = partial(_add_target, config)
+    supervised = supervised_recordings(config, paths)
+    complete = partial(_complete, config, supervised)
     if config.data.shards is None:
-        session = sessions.read(paths, config.joints, 2, complete)
+        # A model of sequences learns something from single views, too.
+        least_views = 1 if config.is_sequence else 2
+        session = sessions.read(paths, config.joints, least_views, complete)
     else:
         folder, kind = Path(config.data.shards), config.data.target
         if kind == "closed_form":
             kind += f" over {config.data.window_s} s"
+        if supervised:
+            kind += f", pose3d of {', '.join(config.data.supervised)}"
         print(f"copying what is not there yet of {len(paths)} recordings into {folder}")
         session = parallel.from_first(
             lambda: shards.read(paths, config.joints, 2, complete, folder, kind)
         )
     print(f"training on {sessions.describe(session)}")
     total = session.summary()
+    if config.is_sequence and total.views == 1:
+        print("no recording has two views, so nothing holds views together")
     if "camera_consistency" in config.terms and not total.fixed:
         print("no recording names a rig of fixed cameras, so camera_consistency does nothing")
     if config.data.target == "closed_form":
@@ -321,17 +375,50 @@ def _read(config: configs.Config, paths: list[Path]) -> Samples:
         print(f"closed-form guess of the pose: {usable:.0%} of the frames trusted")
     elif config.data.target == "pose3d":
         print("SUPERVISED: training reads pose3d (data.target)")
+    if supervised:
+        names = ", ".join(str(path) for path in paths if path in supervised)
+        print(f"SUPERVISED IN PART: training reads pose3d of {names} (data.supervised)")
+    if config.is_sequence:
+        sequence = config.sequence
+        session = windows.cut(session, sequence.length, sequence.stride, sequence.gap)
+        print(f"{len(session)} windows of {sequence.length} frames")
     return session.to(parallel.own_device(checkpoint.pick_device(config.device)))
 
 
-def _add_target(config: configs.Config, path: Path, recording: Recording, views: Views) -> Views:
-    if config.data.target == "none":
-        return views
-    if config.data.target == "closed_form":
+def supervised_recordings(config: configs.Config, paths: Sequence[Path]) -> set[Path]:
+    """The training recordings that `data.supervised` names.
+
+    Raises:
+        ValueError: if one of its globs names none of them.
+    """
+    named: set[Path] = set()
+    for pattern in config.data.supervised:
+        found = {path for path in paths if path.match(pattern)}
+        if not found:
+            raise ValueError(
+                f"data.supervised: {pattern!r} names none of the {len(paths)} training "
+                f"recordings, such as {paths[0]}"
+            )
+        named |= found
+    return named
+
+
+def _complete(
+    config: configs.Config, supervised: set[Path], path: Path, recording: Recording, views: Views
+) -> Views:
+    """Add the target of a recording, and bring it to the frame rate of windows."""
+    kind = "pose3d" if path in supervised else config.data.target
+    if kind == "closed_form":
         window = max(1, round(config.data.window_s * recording.fps))
-        return replace(views, target=targets.closed_form(views, config.joints, window))
-    n_views = views.keypoints.shape[1]
-    return replace(views, target=targets.true(path, config.joints, n_views))
+        views = replace(views, target=targets.closed_form(views, config.joints, window))
+    elif kind == "pose3d":
+        n_views = views.keypoints.shape[1]
+        views = replace(views, target=targets.true(path, config.joints, n_views))
+    elif supervised:  # all have to have one
+        views = replace(views, target=targets.none(views))
+    if config.is_sequence and config.sequence.fps is not None:
+        return windows.resample(views, config.sequence.fps / recording.fps)
+    return views
 
 
 def _turn_round(run: Run, session: Samples) -> dict[str, Any]:
@@ -355,10 +442,10 @@ def _mean_pose(run: Run, session: Samples, most: int = 20_000) -> Float[Tensor, 
     Poses are first turned onto their common mean (generalised Procrustes); a mean over camera
     axes would mix all headings into a body without left and right.
     """
-    samples = torch.arange(0, len(session), max(1, len(session) // 250_000))
-    every = max(1, len(samples) * session.summary().views // most)
+    samples = torch.arange(0, len(session), max(1, len(session) * session.frames // 250_000))
+    every = max(1, len(samples) * session.frames * session.summary().views // most)
     poses = []
-    for some in samples.split(4096):
+    for some in samples.split(sessions.at_once(session)):
         views = session[some]
         poses.append(run.lifter(views).in_camera[views.observed.any(-1)][::every])
     pose = torch.cat(poses)

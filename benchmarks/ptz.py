@@ -112,7 +112,9 @@ class Job:
 # ---------------------------------------------------------------------------- films
 
 
-def shoot(setting_name: str, mocap: Path, work: Path) -> Path:
+def shoot(
+    setting_name: str, mocap: Path, work: Path, settings: Mapping[str, Setting] = SETTINGS
+) -> Path:
     """Film all clips of a setting, or find them filmed already; returns their folder.
 
     It holds `train/CLIP.npz`, `test/CLIP.npz` and, never read in training, the true cameras.
@@ -121,7 +123,7 @@ def shoot(setting_name: str, mocap: Path, work: Path) -> Path:
         FileNotFoundError: if there is no motion capture.
         ValueError: if it has other joints, or no clips of a split.
     """
-    setting = SETTINGS[setting_name]
+    setting = settings[setting_name]
     if not mocap.is_file():
         raise FileNotFoundError(f"{mocap}: no motion capture; give --data, see shared/data")
     sources = [ROOT / "canonlift" / "data" / name for name in ("simulate.py", "motion.py")]
@@ -131,7 +133,7 @@ def shoot(setting_name: str, mocap: Path, work: Path) -> Path:
         return folder
     print(f"filming {setting_name} into {folder}")
     part = folder.with_name(f"{folder.name}.part{os.getpid()}")
-    for split, name, recording, crew in _takes(setting_name, _clips(mocap)):
+    for split, name, recording, crew in _takes(setting_name, _clips(mocap), settings):
         stem = name.replace("/", "-")
         save(recording, part / split / f"{stem}.npz")
         (part / "cameras").mkdir(exist_ok=True)
@@ -164,14 +166,16 @@ def _clips(mocap: Path) -> dict[str, np.ndarray]:
 
 
 def _takes(
-    setting_name: str, clips: Mapping[str, np.ndarray]
+    setting_name: str,
+    clips: Mapping[str, np.ndarray],
+    settings: Mapping[str, Setting] = SETTINGS,
 ) -> Iterator[tuple[str, str, Recording, Cameras]]:
     """Split, name, recording and true cameras of every clip.
 
     Cameras that may move are set up anew for every clip. Fixed ones stay for a day, on which
     everything of one kind is done in front of them: at the same place, in any direction.
     """
-    setting = SETTINGS[setting_name]
+    setting = settings[setting_name]
     fixed = setting.cameras.fixed
     days: dict[str, list[str]] = {}
     for name in sorted(clips):
@@ -257,6 +261,27 @@ def _canonpose(demo: Config, setting: Setting) -> Config:
 def _supervised(demo: Config, _: Setting) -> Config:
     """The same network, told the truth."""
     return _one_phase(demo, "supervised", "pose3d", {"imitation": 1.0})
+
+
+def _over_time(demo: Config, setting: Setting) -> Config:
+    """Windows, held together by similarities; after the same start where there is one.
+
+    From two views there is no start in closed form, and no other 3D: poses stay flat.
+    """
+    ours = configs.load(ROOT / "configs" / "sequence.yaml")
+    schedule, target = ours.schedule, demo.data.target
+    if setting.cameras.n_views < 3:
+        start = replace(schedule[0], weights=schedule[1].weights)
+        schedule, target = [start, *schedule[1:]], "none"
+    return replace(
+        demo,
+        variant="sequence",
+        batch_size=ours.batch_size,
+        flip=ours.flip,
+        data=replace(demo.data, target=target),
+        sequence=replace(ours.sequence, segment=0) if setting.cameras.fixed else ours.sequence,
+        schedule=schedule,
+    )
 
 
 def _without(term: str) -> Recipe:
@@ -373,7 +398,7 @@ def _triangulation(job: Job) -> dict[str, Any]:
     return results["metrics"] | _refinement(results) | {"frames_per_second": rate}
 
 
-TRAINED = ("mean_pose", "supervised", "canonpose", "baseline", "s1", "s1+s2")
+TRAINED = ("mean_pose", "supervised", "canonpose", "baseline", "s1", "s1+s2", "sequence")
 # Of the headline only, with one seed.
 ABLATIONS: Mapping[str, Method] = {
     "targets": _learned(_targets),
@@ -392,6 +417,7 @@ METHODS: Mapping[str, Method] = {
     "baseline": _learned(_ours("baseline")),
     "s1": _learned(_ours("s1")),
     "s1+s2": _learned(_ours("s1+s2")),
+    "sequence": _learned(_over_time),
     **ABLATIONS,
 }
 
@@ -424,10 +450,18 @@ def _scaled(phase: PhaseConfig, factor: float) -> PhaseConfig:
 def _trained(recipe: Recipe, job: Job) -> Model:
     """Train, or go on, or find the very run finished."""
     config = config_of(recipe, job)
+    return trained(config, run_folder(config, job.film.name.partition("-")[0], job.work))
+
+
+def run_folder(config: Config, film: str, work: Path) -> Path:
+    """Where a run is: named after all that it is made of."""
     sources = sorted((ROOT / "canonlift").rglob("*.py"))
     made_of = _digest(configs.to_yaml(config), ROOT / "train.py", *sources)
-    names = job.film.name.partition("-")[0], config.schedule[0].name, config.variant, made_of
-    out = job.work / "runs" / "-".join(names)
+    return work / "runs" / "-".join([film, config.schedule[0].name, config.variant, made_of])
+
+
+def trained(config: Config, out: Path) -> Model:
+    """Train, or go on, or find the very run finished."""
     try:
         return checkpoint.load_model(out, config.device)
     except (FileNotFoundError, ValueError):  # not begun, not finished

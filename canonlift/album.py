@@ -15,6 +15,7 @@ from canonlift.fusion import joint_maps, to_repair
 from canonlift.geometry.scale import norm
 from canonlift.pictures import Notable
 from canonlift.prediction import Prediction
+from canonlift.types import Lifted
 
 
 def draw_recording(
@@ -32,6 +33,14 @@ def draw_recording(
         paths.append(
             pictures.poses(recording, prediction, place.frame, place.view, place.why, path)
         )
+    if recording.n_frames >= 3 and set(pictures.HANDS) & set(recording.joints):
+        place = notable.get("median")
+        if place is not None:
+            path = folder / f"{name}-median-motion.png"
+            why = f"Motion around the median view ({recording.views[place.view]})"
+            paths.append(
+                pictures.motion(recording, prediction, place.frame, place.view, why, path)
+            )
     if "most_repaired" in notable:
         path = folder / f"{name}-most_repaired-fusion.png"
         paths += _draw_fusion(model, recording, prediction, notable["most_repaired"], path)
@@ -62,7 +71,12 @@ def _draw_fusion(
     """Draw the map of the joint that moved most in a view."""
     frame, view = place.frame, place.view
     views = to_views(recording)[frame : frame + 1].to(model.device)
-    lifted = model.lifter(views)
+    # What the model said of that frame; a sequence model lifts none by itself.
+    pose, rotation = (
+        torch.from_numpy(np.nan_to_num(x[frame : frame + 1])).to(model.device)
+        for x in (prediction.pose, prediction.rotation)
+    )
+    lifted = Lifted(torch.einsum("tvrc,tvjr->tvjc", rotation, pose), rotation)
     where = to_repair(views, lifted, model.config.fusion, model.joints)
     where = where[where[:, 1] == view]
     if len(where) == 0:

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from canonlift import config as configs
 from canonlift import files
+from canonlift.backbones import SequenceLifter
 from canonlift.lifter import Lifter
 from canonlift.skeleton import ROOT
 from canonlift.stages import Repair
 
 FILE = "checkpoint.pt"
+
+Network = Lifter | SequenceLifter
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,7 @@ class Model:
     """A trained lifter with all it needs to be used."""
 
     config: configs.Config
-    lifter: Lifter
+    lifter: Network
     mean_pose: Float[
         Tensor, "J 3"
     ]  # of the lifted training poses, in their mean heading, unit norm
@@ -43,12 +46,20 @@ class Model:
     @property
     def repair(self) -> Repair:
         """How it repairs detections."""
-        return Repair(self.config.fusion, self.joints)
+        return repair(self.config)
 
 
-def new_lifter(config: configs.Config) -> Lifter:
+def new_lifter(config: configs.Config) -> Network:
     """An untrained lifter for this config."""
-    return Lifter(config.lifter, len(config.joints), config.joints.index(ROOT))
+    size = len(config.joints), config.joints.index(ROOT)
+    if config.is_sequence:
+        return SequenceLifter(config.sequence, *size)
+    return Lifter(config.lifter, *size)
+
+
+def repair(config: configs.Config) -> Repair:
+    """How a lifter of this config repairs detections."""
+    return Repair(config.fusion, config.joints, config.sequence.segment)
 
 
 def save(run: Path, state: Mapping[str, Any]) -> None:

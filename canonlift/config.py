@@ -10,17 +10,24 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from canonlift.backbones import SequenceConfig
 from canonlift.data.simulate import SimulateConfig
 from canonlift.fusion import FusionConfig
 from canonlift.lifter import LifterConfig
 from canonlift.names import unknown
-from canonlift.objective import TERMS, Objective
+from canonlift.objective import SUPERVISED, TERMS, Objective
 from canonlift.skeleton import SKELETONS
-from canonlift.stages import STAGES
+from canonlift.stages import STAGES, MotionPass
 
-# The rows of CVSF's Table 1, by the stage that every phase runs. A term that the stage does not
-# feed takes no part, so that one schedule serves all three.
-VARIANTS = {"baseline": "lift", "s1": "fuse", "s1+s2": "relift"}
+# The rows of CVSF's Table 1, by the stage that every phase runs, and the models of sequences. A
+# term that the stage does not feed takes no part, so that one schedule serves all three rows.
+VARIANTS = {
+    "baseline": "lift",
+    "s1": "fuse",
+    "s1+s2": "relift",
+    "sequence": "align",
+    "sequence+fusion": "remend",
+}
 
 TARGETS = {
     "none": "no 3D target",
@@ -35,7 +42,8 @@ class DataConfig:
 
     train: list[str] = field(default_factory=list)  # globs, from where the program is started
     test: list[str] = field(default_factory=list)
-    target: str = "none"  # row of TARGETS, for the terms `imitation` and `consensus`
+    target: str = "none"  # row of TARGETS, for the terms that learn from 3D
+    supervised: list[str] = field(default_factory=list)  # of train: 3D of these alone is read
     window_s: float = 2.0  # closed_form: seconds in which cameras keep their relative rotations
     simulate: SimulateConfig | None = None  # film a session into RUN/session, and read that
     shards: str | None = None  # folder for copies, to train on more than fits into memory
@@ -45,6 +53,12 @@ class DataConfig:
             raise unknown("data.target", self.target, TARGETS)
         if not 0 <= self.window_s < math.inf:
             raise ValueError(f"data.window_s must not be negative, got {self.window_s}")
+        if self.supervised and self.target == "pose3d":
+            raise ValueError(
+                "data.target: pose3d reads the 3D of all recordings, data.supervised that of "
+                "some; set data.target to none or closed_form for the others, or "
+                "data.supervised to []"
+            )
         if self.simulate is None and not self.train:
             raise ValueError("data.train names no recordings and data.simulate films none")
         if self.simulate is not None and (self.train or self.test):
@@ -114,7 +128,8 @@ class Config:
     flip: bool = False  # show every other batch mirrored left to right
     lifter: LifterConfig = field(default_factory=LifterConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
-    start_from: str | None = None  # a finished run whose weights to begin with
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)  # in place of `lifter`
+    start_from: str | None = None  # a finished run, or MotionBERT's weights, to begin with
     checkpoint_seconds: float = 30.0  # the most that a crash can cost
     device: str = "auto"  # or any torch device
 
@@ -133,6 +148,11 @@ class Config:
             raise ValueError(
                 f"checkpoint_seconds must not be negative, got {self.checkpoint_seconds}"
             )
+        if self.is_sequence and self.data.shards is not None:
+            raise ValueError(
+                f"data.shards holds single frames, which variant {self.variant!r} cannot use; "
+                "set data.shards=null"
+            )
         if not self.schedule:
             raise ValueError("schedule needs at least one phase")
         for phase in self.schedule:
@@ -144,9 +164,20 @@ class Config:
         return SKELETONS[self.skeleton]
 
     @property
+    def is_sequence(self) -> bool:
+        """Whether windows are lifted, and not single frames."""
+        return issubclass(STAGES[VARIANTS[self.variant]].produces, MotionPass)
+
+    @property
     def terms(self) -> list[str]:
         """Names of all terms that some phase computes."""
         return sorted({name for phase in self.schedule for name in self.objective(phase).weights})
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of all that some phase measures beside its terms."""
+        objectives = [self.objective(phase) for phase in self.schedule]
+        return sorted({name for objective in objectives for name in objective.measures})
 
     def objective(self, phase: PhaseConfig) -> Objective:
         """What a phase minimises in this variant.
@@ -161,8 +192,12 @@ class Config:
                 for name, weight in phase.weights.items()
                 if name not in TERMS or issubclass(produces, TERMS[name].reads)
             }
-            if self.data.target == "none" and fed.pop("imitation", 0.0):
-                raise ValueError("term 'imitation' needs data.target: closed_form (or pose3d)")
+            blind = self.data.target == "none" and not self.data.supervised
+            needy = [name for name in SUPERVISED if fed.get(name) and blind]
+            if needy:
+                raise ValueError(f"term {needy[0]!r} needs data.target: closed_form (or pose3d)")
+            if blind:
+                fed = {name: weight for name, weight in fed.items() if name not in SUPERVISED}
             return Objective(fed, produces)
         except ValueError as error:
             raise ValueError(f"phase {phase.name!r}: {error}") from error
@@ -187,7 +222,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
                 OmegaConf.update(given, key, yaml.safe_load(value))
             except IndexError as error:
                 raise ValueError(f"{key}: there is no such entry in the list") from error
-        for split in ("train", "test") if OmegaConf.is_dict(given) else ():
+        for split in ("train", "test", "supervised") if OmegaConf.is_dict(given) else ():
             if isinstance(glob := OmegaConf.select(given, f"data.{split}"), str):
                 OmegaConf.update(given, f"data.{split}", [glob])  # one glob needs no brackets
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given))

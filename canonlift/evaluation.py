@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,12 +19,15 @@ from torch import Tensor
 from canonlift import files, metrics, skeleton
 from canonlift.album import draw_recording, draw_run
 from canonlift.anatomy import body_length
+from canonlift.backbones import SequenceLifter
 from canonlift.checkpoint import Model
 from canonlift.data.recording import Recording
 from canonlift.data.session import centre, read_one, to_views
+from canonlift.data.windows import gather
 from canonlift.export.writing import Exporter, Take
 from canonlift.prediction import Fused, Prediction
 from canonlift.reconstruction import reconstruct
+from canonlift.sequences import lift_recording
 from canonlift.types import Lifted, Views
 
 METHODS = ("canonlift", "mean_pose", "flat")
@@ -94,10 +97,7 @@ def predict(model: Model, recording: Recording, block: int = BLOCK) -> Predictio
     """
     views = to_views(recording)
     parts = []
-    frames = max(1, block // views.keypoints.shape[1])
-    for start in range(0, len(views), frames):
-        part = views[start : start + frames].to(model.device)
-        lifted = model.lifter(part)
+    for part, lifted in _lift(model, views, recording.fps, block):
         in_camera = lifted.in_camera
         length = body_length(in_camera, model.joints)
         pose = in_camera / length.clamp_min(1e-12)[..., None, None]
@@ -113,6 +113,19 @@ def predict(model: Model, recording: Recording, block: int = BLOCK) -> Predictio
     pose, rotation, keypoints = (torch.cat(x).cpu().numpy() for x in zip(*parts, strict=True))
     _, _, root, _ = centre(recording)
     return Prediction(pose, rotation, (keypoints + root[..., None, :]).astype(np.float32))
+
+
+def _lift(model: Model, views: Views, fps: float, block: int) -> Iterator[tuple[Views, Lifted]]:
+    """Some frames after others, and what the model says of them."""
+    config, lifter = model.config, model.lifter
+    frames = max(1, block // views.keypoints.shape[1])
+    whole = None
+    if isinstance(lifter, SequenceLifter):
+        whole = lift_recording(lifter, config.sequence, views, fps, block)
+    for start in range(0, len(views), frames):
+        some = slice(start, start + frames)
+        part = views[some].to(model.device)
+        yield part, lifter(part) if whole is None else whole[some].to(model.device)
 
 
 class PredictionFile:
@@ -159,6 +172,7 @@ class Scores:
         self.groups = groups or {}  # recording -> what it is reported with
         self.frames: dict[str, int] = {}
         self.poses: dict[str, dict[str, metrics.JointErrors]] = {}
+        self.motions: dict[str, metrics.MotionErrors] = {}
         self.joints: list[metrics.RefinementErrors] = []
         self.gaps: list[tuple[Tensor, Tensor]] = []
         self.fused = FusedScores()
@@ -179,7 +193,7 @@ class Scores:
         self.unobserved += int((recording.confidence == 0).sum())
         self.processing |= {recording.processing or "as detected"}
         self.joints_filmed += recording.confidence.size
-        self._time(to_views(recording))
+        self._time(recording)
         if len(recording.views) > 1:
             gaps = view_gaps(recording, prediction)
             if len(gaps[1]):
@@ -190,6 +204,7 @@ class Scores:
             errors = pose_errors(self.model, recording, prediction)
             if errors["canonlift"].n_mpjpe.isfinite().any():
                 self.poses[name] = errors
+                self.motions[name] = motion_errors(self.model, recording, prediction)
         if recording.keypoints_true is not None and len(recording.views) > 1:
             threshold = self.model.config.fusion.threshold
             repaired = refinement_errors(recording, prediction, threshold)
@@ -203,7 +218,7 @@ class Scores:
             pooled = {
                 method: _pool([e[method] for e in self.poses.values()]) for method in METHODS
             }
-            results["metrics"] = metrics.summary(pooled["canonlift"])
+            results["metrics"] = self._summary(list(self.poses))
             results["baselines"] = {name: metrics.summary(pooled[name]) for name in METHODS[1:]}
             per_joint = [errors.nanmean(0).tolist() for errors in pooled["canonlift"]]
             results["per_joint"] = {
@@ -211,8 +226,7 @@ class Scores:
                 for joint, n, pa, plain in zip(self.model.joints, *per_joint, strict=True)
             }
             results["per_recording"] = {
-                name: {"frames": self.frames[name], **metrics.summary(errors["canonlift"])}
-                for name, errors in self.poses.items()
+                name: {"frames": self.frames[name], **self._summary([name])} for name in self.poses
             }
             if self.groups:
                 results |= self._per_group()
@@ -234,34 +248,54 @@ class Scores:
         results["frames_per_second"] = self.lifted / self.seconds
         return results
 
+    def _summary(self, names: Sequence[str]) -> dict[str, float]:
+        """Metrics of some recordings together."""
+        motions = zip(*(self.motions[name] for name in names), strict=True)
+        return metrics.summary(
+            _pool([self.poses[name]["canonlift"] for name in names])
+        ) | metrics.motion_summary(metrics.MotionErrors(*map(torch.cat, motions)))
+
     def _per_group(self) -> dict[str, Any]:
         """Metrics of each group, all poses in it alike, and their mean, all groups alike."""
         members: dict[str, list[str]] = {}
         for name in self.poses:
             members.setdefault(self.groups[name], []).append(name)
         groups = {
-            group: {"frames": sum(self.frames[name] for name in names)}
-            | metrics.summary(_pool([self.poses[name]["canonlift"] for name in names]))
+            group: {"frames": sum(self.frames[name] for name in names)} | self._summary(names)
             for group, names in sorted(members.items())
         }
         figures = [key for key in next(iter(groups.values())) if key != "frames"]
         mean = {key: float(np.mean([row[key] for row in groups.values()])) for key in figures}
         return {"per_group": groups, "mean_over_groups": mean}
 
-    def _time(self, views: Views) -> None:
+    def _time(self, recording: Recording) -> None:
         """Time the lifter on single views, warm, at most 8192 of them."""
-        single = Views(
+        views, sequence = to_views(recording), self.model.config.sequence
+        single: Views = Views(
             views.keypoints.flatten(0, 1)[:8192, None],
             views.confidence.flatten(0, 1)[:8192, None],
             views.rig.repeat_interleave(views.keypoints.shape[1])[:8192],
-        ).to(self.model.device)
+        )
+        n_lifted = len(single)
+        if self.model.config.is_sequence:
+            first = torch.arange(0, n_lifted, sequence.length)
+            single = gather(single, first, first + sequence.length, sequence.length)
+        single = single.to(self.model.device)
         with torch.inference_mode():
             if not self.lifted:
                 self.model.lifter(single)
             start = time.perf_counter()
             self.model.lifter(single).pose.cpu()  # waits for the device
             self.seconds += time.perf_counter() - start
-        self.lifted += len(single)
+        self.lifted += n_lifted
+
+    def _input(self) -> str:
+        """How much of a view the model sees at once."""
+        sequence = self.model.config.sequence
+        if not self.model.config.is_sequence:
+            return "single frames"
+        rate = "" if sequence.fps is None else f" at {sequence.fps:g} fps"
+        return f"windows of {sequence.length} frames{rate}, blended"
 
     def _protocol(self) -> dict[str, Any]:
         config = self.model.config
@@ -271,11 +305,11 @@ class Scores:
         return {
             "joints": list(self.model.joints),
             "root": skeleton.ROOT,
-            "input": "one view at a time",
+            "input": f"one view at a time, {self._input()}",
             "frame": "camera axes",
             "alignment": "N-MPJPE, N-PCK, AUC: root-relative, least-squares scale per pose; "
             "PA-MPJPE: similarity without reflection per pose; MPJPE: root-relative, one "
-            "least-squares scale per recording",
+            "least-squares scale per recording, as for MPJVE and the acceleration error",
             "root_joint": "counted, with error 0 in N-MPJPE, N-PCK and AUC",
             "baselines": "flat: detected 2D with depth 0, unobserved joints at the root; "
             "mean_pose: mean lifted training pose, the same for every view",
@@ -396,6 +430,17 @@ def _truth(recording: Recording) -> Float[Tensor, "N J 3"]:
     return truth.masked_fill(unseen, torch.nan).flatten(0, 1)
 
 
+def motion_errors(
+    model: Model, recording: Recording, prediction: Prediction
+) -> metrics.MotionErrors:
+    """Errors in mm of the motion that is predicted, in one size for the recording."""
+    pose = torch.from_numpy(prediction.pose).double()
+    truth = _truth(recording)
+    root = model.joints.index(skeleton.ROOT)
+    sized = metrics.in_one_size(pose.flatten(0, 1), truth, root)
+    return metrics.motion_errors(sized.view_as(pose), truth.view_as(pose), root, recording.fps)
+
+
 def refinement_errors(
     recording: Recording, prediction: Prediction, threshold: float
 ) -> metrics.RefinementErrors:
@@ -475,6 +520,13 @@ def table(results: Mapping[str, Any]) -> str:
         rows["mean pose"] = results["baselines"]["mean_pose"]
         rows["flat (depth 0)"] = results["baselines"]["flat"]
         lines += _pose_table(rows)
+        motion = results["metrics"]
+        if np.isfinite(motion["mpjve_mm_s"]):
+            lines += [
+                "",
+                f"Motion is off by {motion['mpjve_mm_s']:.0f} mm/s (MPJVE) and "
+                f"{motion['acceleration_m_s2']:.1f} m/s² (acceleration error).",
+            ]
     if "per_group" in results:
         rows = results["per_group"] | {"mean of these": results["mean_over_groups"]}
         lines += ["", *_pose_table(rows)]

@@ -24,7 +24,7 @@ def reprojection(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
     gap = unit_scale(views.keypoints, views.observed)[:, None] - seen
     from_seen_view = views.observed.any(-1)[:, :, None, None]  # an empty view lifts to nothing
     weight = views.confidence[:, None] * from_seen_view
-    return _mean(gap.abs().sum(-1), weight)
+    return weighted_mean(gap.abs().sum(-1), weight)
 
 
 def refinement(views: Views, fused: Views) -> Float[Tensor, ""]:
@@ -34,7 +34,7 @@ def refinement(views: Views, fused: Views) -> Float[Tensor, ""]:
     views are not comparable in 2D, so n is read as m.
     """
     gap = (views.keypoints - fused.keypoints) / norm(views.keypoints, views.observed)
-    return _mean(gap.abs().sum(-1), views.confidence)
+    return weighted_mean(gap.abs().sum(-1), views.confidence)
 
 
 def consistency_3d(views: Views, pose: Float[Tensor, "B V J 3"]) -> Float[Tensor, ""]:
@@ -47,7 +47,7 @@ def consistency_3d(views: Views, pose: Float[Tensor, "B V J 3"]) -> Float[Tensor
     points = unit_scale(pose, torch.ones_like(pose[..., 0], dtype=torch.bool)).flatten(-2)
     gap = torch.cdist(points, points, p=1.0) / n_joints
     seen = views.observed.any(-1)
-    return _mean(gap, (seen[:, :, None] & seen[:, None]).to(gap.dtype))
+    return weighted_mean(gap, (seen[:, :, None] & seen[:, None]).to(gap.dtype))
 
 
 def imitation(views: Views, target: Target | None, lifted: Lifted) -> Float[Tensor, ""]:
@@ -67,7 +67,7 @@ def imitation(views: Views, target: Target | None, lifted: Lifted) -> Float[Tens
         lifted.in_every_camera, known[:, None]
     )
     seen = views.observed.any(-1)[:, :, None, None]
-    return _mean(gap.abs().sum(-1), target.trust[:, None] * seen)
+    return weighted_mean(gap.abs().sum(-1), target.trust[:, None] * seen)
 
 
 def camera_consistency(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
@@ -91,10 +91,12 @@ def camera_consistency(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
     seen = seen & seen[partner] & (rig >= 0)[:, None]
     weight = (seen[:, :, None] & seen[:, None]).to(relative.dtype)
     gap = (relative - relative[partner]).abs().sum(dim=(-2, -1))
-    return _mean(gap, weight)
+    return weighted_mean(gap, weight)
 
 
-def _mean(value: Float[Tensor, "*batch"], weight: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
+def weighted_mean(
+    value: Float[Tensor, "*batch"], weight: Float[Tensor, "*batch"]
+) -> Float[Tensor, ""]:
     """Weighted mean over the whole batch, however many processes share it; 0 without weight."""
     total, count = parallel.over_all((value * weight).sum(), weight.sum())
     return total / count.clamp_min(1e-12)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from canonlift.anatomy import handedness
-from canonlift.data.session import Samples
+from canonlift.backbones import SequenceLifter
+from canonlift.data.session import Samples, at_once
 from canonlift.lifter import Lifter
 
 
@@ -35,7 +36,12 @@ class Vote:
 
 
 @torch.no_grad()
-def vote(lifter: Lifter, session: Samples, joints: Sequence[str], most_frames: int = 2000) -> Vote:
+def vote(
+    lifter: Lifter | SequenceLifter,
+    session: Samples,
+    joints: Sequence[str],
+    most_frames: int = 2000,
+) -> Vote:
     """Let every recording vote by the fold of the limbs in its lifted poses.
 
     One frame can err, and one view; a recording's mean fold hardly can. Long recordings are
@@ -44,10 +50,16 @@ def vote(lifter: Lifter, session: Samples, joints: Sequence[str], most_frames: i
     mirrored = upright = 0
     device = next(lifter.parameters()).device
     most_frames = max(1, min(most_frames, 1_000_000 // len(session.names)))
+    most = max(1, most_frames // session.frames)
     for index in range(len(session.names)):
         samples = session.of(index)
-        views = session[samples[:: max(1, len(samples) // most_frames)]].to(device)
-        fold = handedness(lifter(views).pose, joints)[views.observed.any(-1)]
+        if len(samples) == 0:
+            continue
+        folds = []
+        for some in samples[:: max(1, len(samples) // most)].split(at_once(session)):
+            views = session[some].to(device)
+            folds.append(handedness(lifter(views).pose, joints)[views.observed.any(-1)])
+        fold = torch.cat(folds)
         mean = float(fold.mean()) if len(fold) else 0.0
         mirrored += mean < 0
         upright += mean > 0

@@ -6,15 +6,24 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from canonlift import losses, targets
+from canonlift import consistency, losses, sequence_losses, targets
 from canonlift.names import unknown
-from canonlift.stages import FusePass, LiftPass, ReliftPass
+from canonlift.stages import (
+    AlignPass,
+    FusePass,
+    LiftPass,
+    MendPass,
+    MotionPass,
+    Pass,
+    ReliftPass,
+    RemendPass,
+)
 
 
 class Term(NamedTuple):
     """One row of the objective."""
 
-    reads: type[LiftPass]  # the least a stage must produce
+    reads: type[Pass]  # the least a stage must produce
     compute: Callable[..., Float[Tensor, ""]]
 
 
@@ -30,6 +39,25 @@ TERMS: Mapping[str, Term] = {
         lambda p: losses.imitation(p.views, targets.consensus(p.fused, p.lifted), p.lifted),
     ),
     "consistency_3d": Term(ReliftPass, lambda p: losses.consistency_3d(p.views, p.relifted)),
+    # Of sequence models.
+    "image": Term(MotionPass, lambda p: sequence_losses.reprojection(p.views, p.motion)),
+    "position": Term(MotionPass, lambda p: sequence_losses.position(p.views, p.motion)),
+    "velocity": Term(MotionPass, lambda p: sequence_losses.velocity(p.views, p.motion)),
+    "scale_free": Term(MotionPass, lambda p: sequence_losses.scale_free(p.views, p.motion)),
+    "consistency": Term(AlignPass, lambda p: consistency.consistency(p.aligned)),
+    "consistency_as_printed": Term(
+        AlignPass, lambda p: consistency.consistency_as_printed(p.aligned)
+    ),
+    "mended_image": Term(MendPass, lambda p: sequence_losses.reprojection(p.mended, p.motion)),
+    "mended_consistency": Term(RemendPass, lambda p: consistency.consistency(p.realigned)),
+}
+SUPERVISED = ("imitation", "position", "velocity", "scale_free")  # terms that need a target
+
+# What is logged beside the terms, and never minimised.
+MEASURES: Mapping[str, Term] = {
+    "spread": Term(MotionPass, lambda p: sequence_losses.spread(p.views, p.motion)),
+    "depth": Term(MotionPass, lambda p: sequence_losses.depth(p.views, p.motion)),
+    "degenerate": Term(AlignPass, lambda p: consistency.degenerate(p.aligned)),
 }
 
 
@@ -40,7 +68,7 @@ class Objective:
         ValueError: for an unknown term, or one that the stage cannot feed.
     """
 
-    def __init__(self, weights: Mapping[str, float], produces: type[LiftPass]) -> None:
+    def __init__(self, weights: Mapping[str, float], produces: type[Pass]) -> None:
         for name in weights:
             if name not in TERMS:
                 raise unknown("a term", name, TERMS)
@@ -55,12 +83,18 @@ class Objective:
         self.weights = dict(weights)
 
     @property
-    def reads(self) -> type[LiftPass]:
+    def reads(self) -> type[Pass]:
         """The least pass that feeds every term; more need not be computed."""
         return max((TERMS[name].reads for name in self.weights), key=lambda kind: len(kind.mro()))
 
-    def __call__(self, result: LiftPass) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the total and each term without its weight."""
+    @property
+    def measures(self) -> list[str]:
+        """The measures that can be taken of that pass."""
+        return [name for name, row in MEASURES.items() if issubclass(self.reads, row.reads)]
+
+    def __call__(self, result: Pass) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Return the total, and each term without its weight and each measure."""
         terms = {name: TERMS[name].compute(result) for name in self.weights}
         total = sum(self.weights[name] * value for name, value in terms.items())
+        terms |= {name: MEASURES[name].compute(result) for name in self.measures}
         return total, {name: value.detach() for name, value in terms.items()}

@@ -25,6 +25,7 @@ from canonlift import files, metrics
 from canonlift.data.health import Health
 from canonlift.data.recording import Recording
 from canonlift.fusion import FusionConfig, Maps, exact_peaks
+from canonlift.objective import MEASURES
 from canonlift.prediction import Prediction
 from canonlift.skeleton import ROOT, bones
 from canonlift.sync import Synchrony
@@ -41,6 +42,9 @@ PORTRAIT = 1.25  # height over width of a panel that shows a person
 
 # In units of the person's size: what is more than rounding, and what deserves an arrowhead.
 SMALLEST_MOVE, FAR_MOVE = 1e-3, 0.04
+
+SECONDS = 8.0  # of a take that the picture of its motion shows
+HANDS = ("l_wrist", "r_wrist")
 
 FROM_HEAD_TO_FEET = (
     "head nose thorax l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist spine pelvis "
@@ -270,6 +274,45 @@ def poses(
     return save(figure, path)
 
 
+def motion(
+    recording: Recording, prediction: Prediction, frame: int, view: int, title: str, path: Path
+) -> Path:
+    """Depth and acceleration of the hands, as lifted from one view, in seconds around a frame.
+
+    The truth, where known, lies behind them; one scale is fitted to it for the whole take. What
+    shakes from frame to frame shows in the acceleration, however small the error of the pose is.
+    """
+    root, joints = _root(recording.joints), recording.joints
+    frames = slice(max(0, frame - round(SECONDS / 2 * recording.fps)), None)
+    frames = slice(frames.start, frames.start + max(3, round(SECONDS * recording.fps)))
+    pose = prediction.pose[:, view] - prediction.pose[:, view, root : root + 1]
+    truth = _or_nan(recording.pose3d, prediction.pose)[:, view]
+    truth = truth - truth[:, root : root + 1]
+    if known := bool(np.isfinite(truth).any()):
+        flat = _scaled(pose.reshape(1, -1, 3), truth.reshape(1, -1, 3))
+        pose = flat.reshape(pose.shape)
+    unit = "m" if known else "body units"
+    figure = _figure((WIDTH, 4.2), title)
+    panels = [_plain(axes) for axes in figure.subplots(2, 1, sharex=True)]
+    for joint in (name for name in HANDS if name in joints):
+        for points, style in ((truth, {"color": TRUTH, "linewidth": 5}),
+                              (pose, {"color": _colour(joint), "linewidth": 1.3})):  # fmt: skip
+            path_of = points[:, joints.index(joint)]
+            steps = np.diff(path_of, n=2, axis=0, prepend=path_of[:1], append=path_of[-1:])
+            rate = np.linalg.norm(steps, axis=-1) * recording.fps**2
+            rate[[0, -1]] = np.nan  # there is no frame before, or after
+            seconds = np.arange(len(points))[frames] / recording.fps
+            for axes, values in zip(panels, (path_of[:, 2], rate), strict=True):
+                axes.plot(seconds, values[frames], **style, zorder=1 if points is truth else 2)
+    panels[0].set_ylabel(f"depth of the hands ({unit})")
+    panels[1].set(ylabel=f"acceleration ({unit}/s²)", xlabel="time (s)")
+    panels[1].set_ylim(0)
+    bands = [("left", LEFT, 2), ("right", RIGHT, 2), *([("truth", TRUTH, 6)] if known else [])]
+    handles = [Line2D([], [], color=c, linewidth=w, label=name) for name, c, w in bands]
+    figure.legend(handles=handles, **_BELOW)
+    return save(figure, path)
+
+
 def fusion(
     maps: Maps,
     config: FusionConfig,
@@ -360,7 +403,7 @@ def losses(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "Losses")
     figure = _figure((WIDTH, 3.6), title)
     axes = _plain(figure.subplots())
     phases = [list(group) for _, group in groupby(rows, key=lambda row: row["phase"])]
-    no_terms = ("step", "phase", "loss", "learning_rate", "seconds")
+    no_terms = ("step", "phase", "loss", "learning_rate", "seconds", *MEASURES)
     handles = []
     for index, name in enumerate(["loss", *(name for name in rows[0] if name not in no_terms)]):
         style = {"color": CURVES[index % len(CURVES)], "linewidth": 1.3 if index else 2.2}

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from canonlift import checkpoint, files, parallel
+from canonlift import checkpoint, files, motionbert, parallel
 from canonlift import config as configs
-from canonlift.lifter import Lifter
+from canonlift.backbones import SHAPE
+from canonlift.checkpoint import Network
 
 
 @dataclass
@@ -24,6 +25,8 @@ class Progress:
     window_count: int = 0
     best: float = float("inf")  # lowest mean loss of a window
     stale: int = 0  # windows since the loss last fell
+    small: int = 0  # logged steps in a row in which poses were much smaller than what was seen
+    flat: int = 0  # and in which they had next to no depth
 
     def count(self, loss: float, criterion: configs.ConvergenceConfig) -> bool:
         """Take in the loss of one step; True when a window has ended that is the best yet."""
@@ -54,7 +57,7 @@ class Progress:
     def next_phase(self) -> None:
         """Stand before the next phase."""
         self.phase += 1
-        self.step = self.window_count = self.stale = 0
+        self.step = self.window_count = self.stale = self.small = self.flat = 0
         self.window_sum, self.best = 0.0, float("inf")
 
 
@@ -65,7 +68,7 @@ class Run:
     out: Path
     config: configs.Config
     progress: Progress
-    lifter: Lifter
+    lifter: Network
     optimiser: torch.optim.Optimizer
     best: dict[str, Tensor]  # weights at the end of the phase's best window
     mirror: dict[str, Any]  # the last vote on the mirrored world
@@ -178,19 +181,31 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
     run.mirror = state["mirror"]
 
 
-def _load_weights(lifter: Lifter, config: configs.Config) -> None:
-    model = checkpoint.load_model(Path(config.start_from), "cpu")
-    for key in ("skeleton", "lifter"):
-        here, there = getattr(config, key), getattr(model.config, key)
-        if here != there:
+def _load_weights(lifter: Network, config: configs.Config) -> None:
+    source = Path(config.start_from)
+    if source.is_file():
+        motionbert.load(source, lifter, config)
+        return
+    model = checkpoint.load_model(source, "cpu")
+    here, there = _shape(config), _shape(model.config)
+    for key, value in here.items():
+        if value != there.get(key):
             raise ValueError(
-                f"start_from: {config.start_from} was trained with {key} {there}, not {here}; "
+                f"start_from: {source} was trained with {key} {there.get(key)}, not {value}; "
                 "set the same"
             )
     lifter.load_state_dict(model.lifter.state_dict())
 
 
-def _optimiser(lifter: Lifter, phase: configs.PhaseConfig) -> torch.optim.Optimizer:
+def _shape(config: configs.Config) -> dict[str, Any]:
+    """All that has to be equal for weights to fit."""
+    shape: dict[str, Any] = {"skeleton": config.skeleton}
+    if not config.is_sequence:
+        return shape | {"lifter": config.lifter}
+    return shape | {f"sequence.{name}": getattr(config.sequence, name) for name in SHAPE}
+
+
+def _optimiser(lifter: Network, phase: configs.PhaseConfig) -> torch.optim.Optimizer:
     """An Adam that stands still, on the device, while its `found_inf` is 1.
 
     The attribute is how torch's GradScaler halts a fused optimiser. Here it is the loss that may

@@ -5,21 +5,30 @@ A later pass holds everything an earlier one does, so that a loss names the leas
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
+from canonlift.backbones import SequenceLifter
+from canonlift.consistency import Alignment, align
 from canonlift.fusion import FusionConfig, fuse
 from canonlift.lifter import Lifter
-from canonlift.types import Lifted, Views
+from canonlift.sequences import mend
+from canonlift.types import Lifted, Motion, Views, Windows
 
 
 @dataclass(frozen=True, eq=False)
-class LiftPass:
-    """The detections, lifted."""
+class Pass:
+    """The detections."""
 
     views: Views
+
+
+@dataclass(frozen=True, eq=False)
+class LiftPass(Pass):
+    """And lifted, one instant at a time."""
+
     lifted: Lifted
 
 
@@ -37,12 +46,42 @@ class ReliftPass(FusePass):
     relifted: Float[Tensor, "B V J 3"]
 
 
+@dataclass(frozen=True, eq=False)
+class MotionPass(Pass):
+    """Windows, lifted."""
+
+    views: Windows
+    motion: Motion
+
+
+@dataclass(frozen=True, eq=False)
+class AlignPass(MotionPass):
+    """And their views aligned with each other."""
+
+    aligned: Alignment
+
+
+@dataclass(frozen=True, eq=False)
+class MendPass(AlignPass):
+    """And repaired, frame by frame."""
+
+    mended: Windows
+
+
+@dataclass(frozen=True, eq=False)
+class RemendPass(MendPass):
+    """And the repaired ones lifted and aligned again."""
+
+    realigned: Alignment
+
+
 @dataclass(frozen=True)
 class Repair:
-    """How a stage repairs detections."""
+    """How a stage repairs detections, and over how many frames it aligns views."""
 
     config: FusionConfig
     joints: tuple[str, ...]
+    segment: int = 0
 
     def __call__(self, views: Views, lifted: Lifted) -> Views:
         """Repair `views` by the rotations of `lifted`."""
@@ -52,8 +91,8 @@ class Repair:
 class Stage(NamedTuple):
     """One row of STAGES."""
 
-    run: Callable[[Lifter, Repair, Views], LiftPass]
-    produces: type[LiftPass]
+    run: Callable[[Any, Repair, Any], Pass]
+    produces: type[Pass]
 
 
 def lift(lifter: Lifter, repair: Repair, views: Views) -> LiftPass:  # noqa: ARG001
@@ -73,13 +112,41 @@ def lift_fuse_relift(lifter: Lifter, repair: Repair, views: Views) -> ReliftPass
     return ReliftPass(first.views, first.lifted, first.fused, lifter.poses(first.fused))
 
 
+def lift_windows(lifter: SequenceLifter, repair: Repair, windows: Windows) -> MotionPass:  # noqa: ARG001
+    """Lift whole windows, every view by itself."""
+    return MotionPass(windows, lifter(windows))
+
+
+def lift_and_align(lifter: SequenceLifter, repair: Repair, windows: Windows) -> AlignPass:
+    """And find the similarities between their views."""
+    motion = lifter(windows)
+    return AlignPass(windows, motion, align(motion, windows, repair.segment))
+
+
+def lift_and_mend(lifter: SequenceLifter, repair: Repair, windows: Windows) -> MendPass:
+    """And repair detections by the rotations of these similarities."""
+    first = lift_and_align(lifter, repair, windows)
+    return MendPass(**vars(first), mended=mend(windows, first.motion, first.aligned, repair))
+
+
+def lift_mend_relift(lifter: SequenceLifter, repair: Repair, windows: Windows) -> RemendPass:
+    """And lift the repaired detections with the same weights."""
+    first = lift_and_mend(lifter, repair, windows)
+    realigned = align(lifter(first.mended), first.mended, repair.segment)
+    return RemendPass(**vars(first), realigned=realigned)
+
+
 STAGES: Mapping[str, Stage] = {
     "lift": Stage(lift, LiftPass),
     "fuse": Stage(lift_and_fuse, FusePass),
     "relift": Stage(lift_fuse_relift, ReliftPass),
+    "windows": Stage(lift_windows, MotionPass),
+    "align": Stage(lift_and_align, AlignPass),
+    "mend": Stage(lift_and_mend, MendPass),
+    "remend": Stage(lift_mend_relift, RemendPass),
 }
 
 
-def least_stage(produces: type[LiftPass]) -> Stage:
+def least_stage(produces: type[Pass]) -> Stage:
     """The stage that produces no more than this pass."""
     return next(stage for stage in STAGES.values() if stage.produces is produces)

@@ -84,6 +84,13 @@ def consensus(views: Views, lifted: Lifted, rounds: int = 2) -> Target:
     return Target(in_camera, trust)
 
 
+def none(views: Views) -> Target:
+    """A target that nothing is known of: of recordings beside others that have one."""
+    return Target(
+        views.keypoints.new_zeros(*views.confidence.shape, 3), torch.zeros_like(views.confidence)
+    )
+
+
 def true(path: Path, joints: tuple[str, ...], n_views: int) -> Target:
     """Ground truth of a recording, padded to `n_views`: for supervised training, nothing else.
 

@@ -37,7 +37,8 @@ def load(tmp_path):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_config_loads_in_every_variant(path):
     config = configs.load(path)
-    for variant in configs.VARIANTS:
+    family = [name for name in configs.VARIANTS if ("sequence" in name) == config.is_sequence]
+    for variant in family:
         weights = [config.objective(phase).weights for phase in config.schedule]
         assert all(weights)
         configs.load(path, [f"variant={variant}"])
@@ -131,7 +132,7 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
         (["checkpoint_seconds=-1"], "checkpoint_seconds must not be negative, got -1.0"),
         (["checkpoint_seconds=.nan"], "checkpoint_seconds must not be negative, got nan"),
         (["skeleton=h36m"], "skeleton must be one of h36m17, .*got 'h36m'"),
-        (["variant=s2"], r"variant must be one of baseline, s1, s1\+s2, got 's2'"),
+        (["variant=s2"], r"variant must be one of baseline, s1, s1\+s2, sequence, .*got 's2'"),
         (["schedule=[]"], "schedule needs at least one phase"),
         (["data.target=mocap"], "target must be one of none, closed_form, pose3d, got 'mocap'"),
         (["data.window_s=-1"], "data.window_s must not be negative, got -1.0"),
@@ -164,6 +165,20 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
             "phase 'only': a term .*got 'reproject'; did you mean 'reprojection'",
         ),
         (["schedule.0.weights.imitation=1"], "'imitation' needs data.target: closed_form"),
+        (
+            ["variant=sequence", "schedule.0.weights.velocity=1"],
+            "'velocity' needs data.target: closed_form",
+        ),
+        (
+            ["data.target=pose3d", "data.supervised=a.npz"],
+            "pose3d reads the 3D of all recordings, data.supervised that of some; set",
+        ),
+        (
+            ["variant=sequence", "schedule.0.weights.image=1", "data.shards=s"],
+            "data.shards holds single frames, which variant 'sequence' cannot use; set",
+        ),
+        (["variant=sequence"], "phase 'only': at least one term needs a weight"),
+        (["sequence.segment=82"], "segment must not exceed sequence.length, got 82 and 81"),
     ],
 )
 def test_refuses_in_one_line_that_names_file_and_key(load, tmp_path, overrides, message):
@@ -202,8 +217,9 @@ def test_an_absent_file_is_named(tmp_path):
 
 def test_each_variant_takes_the_terms_that_its_stage_feeds(load):
     terms = {}
+    every = f"{PAPER[:-1]}, image: 1.0, consistency: 0.3, mended_consistency: 0.3}}"
     for variant, stage in configs.VARIANTS.items():
-        config = load(LEAST.replace("{reprojection: 1.0}", PAPER), f"variant={variant}")
+        config = load(LEAST.replace("{reprojection: 1.0}", every), f"variant={variant}")
         objective = config.objective(config.schedule[0])
         assert objective.reads is STAGES[stage].produces
         terms[variant] = set(objective.weights)
@@ -212,6 +228,8 @@ def test_each_variant_takes_the_terms_that_its_stage_feeds(load):
         "baseline": {"reprojection"},
         "s1": {"reprojection", "refinement", "fused_reprojection"},
         "s1+s2": {"reprojection", "refinement", "fused_reprojection", "consistency_3d"},
+        "sequence": {"image", "consistency"},
+        "sequence+fusion": {"image", "consistency", "mended_consistency"},
     }
 
 

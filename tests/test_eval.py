@@ -201,7 +201,7 @@ def test_results_hold_every_promised_key(evaluate):
         "train_seconds", "frames_per_second",
     } <= results.keys()  # fmt: skip
     figures = {"n_mpjpe_mm", "pa_mpjpe_mm", "mpjpe_mm", "n_pck_150", "auc"}
-    assert results["metrics"].keys() == figures
+    assert results["metrics"].keys() == figures | {"mpjve_mm_s", "acceleration_m_s2"}
     assert results["baselines"].keys() == {"flat", "mean_pose"}
     assert all(row.keys() == figures for row in results["baselines"].values())
     assert results["per_joint"].keys() == set(H36M17)
@@ -448,9 +448,16 @@ def test_metrics_agree_with_scipy_on_planted_predictions(model):
 
     expected, by_joint = summary(pose)
     assert 20 < expected["n_pck_150"] < 95
-    assert results["metrics"] == pytest.approx(expected, rel=1e-4)
+    factor, _ = nnls(relative(pose[seen]).reshape(-1, 1), relative(truth[seen]).ravel())
+    gap = factor * relative(pose) - relative(truth)
+    steps = [np.linalg.norm(np.diff(gap, n=n, axis=0), axis=-1) * recording.fps**n for n in (1, 2)]
+    motion = {
+        "mpjve_mm_s": np.nanmean(steps[0]),
+        "acceleration_m_s2": np.nanmean(steps[1]) / 1000,
+    }
+    assert results["metrics"] == pytest.approx(expected | motion, rel=1e-4)
     assert results["per_recording"]["planted"] == pytest.approx(
-        expected | {"frames": 12}, rel=1e-4
+        expected | motion | {"frames": 12}, rel=1e-4
     )
     found = results["per_joint"]
     for j, name in enumerate(H36M17):

@@ -383,7 +383,7 @@ def test_one_process_needs_nobody():
     assert parallel.highest(3, 1) == (3, 1)
     module = torch.nn.Linear(1, 1)
     assert parallel.distribute(module) is module
-    assert losses._mean(torch.ones(3), torch.zeros(3)) == 0
+    assert losses.weighted_mean(torch.ones(3), torch.zeros(3)) == 0
     parallel.wait()
     parallel.leave()
     with parallel.joined(torch.device("cuda")):

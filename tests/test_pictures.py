@@ -115,6 +115,7 @@ def picture(name, path, recording, prediction, maps, rows):
     draw = {
         "refinement": lambda: pictures.refinement(recording, prediction, 1, "R", path),
         "poses": lambda: pictures.poses(recording, prediction, 1, 2, "P", path),
+        "motion": lambda: pictures.motion(recording, prediction, 1, 2, "M", path),
         "fusion": lambda: pictures.fusion(maps, FusionConfig(), list("abcde"), "F", path),
         "losses": lambda: pictures.losses(rows, path),
         "joint_errors": lambda: pictures.joint_errors(dict.fromkeys(H36M17, 30.0), path),
@@ -122,7 +123,9 @@ def picture(name, path, recording, prediction, maps, rows):
     return draw[name]()
 
 
-@pytest.mark.parametrize("name", ["refinement", "poses", "fusion", "losses", "joint_errors"])
+@pytest.mark.parametrize(
+    "name", ["refinement", "poses", "motion", "fusion", "losses", "joint_errors"]
+)
 def test_writes_a_png_that_is_not_blank_and_changes_no_setting(
     name, tmp_path, monkeypatch, recording, prediction, maps, rows
 ):

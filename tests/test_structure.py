@@ -15,10 +15,11 @@ ROOT = Path(__file__).parents[1]
 # module has to be put somewhere; a name ending in a dot is a whole package.
 FLOORS = (
     ("geometry.", "types", "skeleton", "files", "names", "prediction", "parallel"),
-    ("data.", "lifter", "multiview", "fusion", "losses", "metrics", "anatomy", "targets", "mirror",
-     "log", "reconstruction", "sync"),
-    ("stages", "objective", "config", "checkpoint", "runs", "evaluation", "pictures", "album",
-     "convert", "viewer", "export."),
+    ("data.", "lifter", "backbones", "multiview", "fusion", "consistency", "losses",
+     "sequence_losses", "sequences", "metrics", "anatomy", "targets", "mirror", "log",
+     "reconstruction", "sync"),
+    ("motionbert", "stages", "objective", "config", "checkpoint", "runs", "evaluation", "pictures",
+     "album", "convert", "viewer", "export."),
     ("train", "eval"),
 )  # fmt: skip
 

@@ -47,6 +47,7 @@ class Samples(Protocol):
 
     names: tuple[str, ...]
     window: int | None  # samples that can be in memory together; None: all of them
+    frames: int  # that a sample is of: 1, or the length of a window
 
     def __len__(self) -> int: ...
 
@@ -62,7 +63,7 @@ class Samples(Protocol):
         """The recording that each sample is of, as an index into `names`."""
         ...
 
-    def hold(self, batches: Int[Tensor, "N B"]) -> tuple[Views, Int[Tensor, "N B"]]:
+    def hold(self, batches: Int[Tensor, "N B"]) -> tuple["Views | Samples", Int[Tensor, "N B"]]:
         """Views among which all these batches are, and where: `held[places[n]]` is a batch."""
         ...
 
@@ -79,6 +80,7 @@ class Session:
     recording: Int[Tensor, " B"]  # index into `names`
     names: tuple[str, ...]
     window: None = None
+    frames: int = 1
 
     def __len__(self) -> int:
         return len(self.views)
@@ -213,6 +215,11 @@ def stream(
             yield samples, held[place]
 
 
+def at_once(session: Samples) -> int:
+    """So many samples can be lifted together without much memory."""
+    return 4096 if session.frames == 1 else max(1, 512 // session.frames)
+
+
 def batches(
     n_samples: int, batch_size: int, seed: int, first: int, most: int | None = None
 ) -> Iterator[Int[Tensor, " B"]]:
@@ -276,13 +283,14 @@ def flip(views: Views, joints: Sequence[str]) -> Views:
     partner = _partners(tuple(joints), views.keypoints.device)
 
     def mirror(points: Tensor) -> Tensor:
-        points = points[:, :, partner]
+        points = points[..., partner, :]
         return torch.cat([-points[..., :1], points[..., 1:]], dim=-1)
 
     target = views.target
     if target is not None:
-        target = Target(mirror(target.pose), target.trust[:, :, partner])
-    return Views(mirror(views.keypoints), views.confidence[:, :, partner], views.rig, target)
+        target = Target(mirror(target.pose), target.trust[..., partner])
+    confidence = views.confidence[..., partner]
+    return replace(views, keypoints=mirror(views.keypoints), confidence=confidence, target=target)
 
 
 @cache

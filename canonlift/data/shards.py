@@ -58,6 +58,7 @@ class Stored:
     shards: tuple[Shard, ...]
     names: tuple[str, ...]
     device: torch.device = torch.device("cpu")
+    frames: int = 1
 
     def __len__(self) -> int:
         return int(self.bounds[-1])

@@ -1,9 +1,9 @@
 """The similarity between two sets of points that correspond."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -40,20 +40,102 @@ def align_similarity(
         ValueError: if a source set is a single repeated point, whose scale is undefined.
     """
     weight = torch.ones_like(source[..., 0]) if weight is None else weight
-    weight = (weight / weight.sum(-1, keepdim=True).clamp_min(1e-12))[..., None]
-    source_mean = (weight * source).sum(-2, keepdim=True)
-    target_mean = (weight * target).sum(-2, keepdim=True)
-    source_centred, target_centred = source - source_mean, target - target_mean
-    variance = (weight * source_centred.square()).sum(dim=(-2, -1))
-    # The mean of equal points is off by rounding, so their variance need not be exactly 0.
-    rounding = 16 * torch.finfo(source.dtype).eps
-    if (variance <= rounding**2 * (weight * source.square()).sum(dim=(-2, -1))).any():
+    sets = _Sets.of(source, target, weight)
+    if sets.still_source.any():
         raise ValueError("cannot align: a source point set is a single repeated point")
+    return _similarity(sets, procrustes(sets.cross))
 
-    u, singular, vt = torch.linalg.svd((weight * target_centred).mT @ source_centred)
-    sign = torch.ones_like(singular)
-    sign[..., -1] = torch.det(u @ vt).sign()  # -1 where the best orthogonal map is a mirror
-    rotation = u @ (sign[..., None] * vt)
-    scale = (singular * sign).sum(-1) / variance
-    translation = target_mean - scale[..., None, None] * source_mean @ rotation.mT
-    return Similarity(scale, rotation, translation.squeeze(-2))
+
+def align_both_ways(
+    first: Float[Tensor, "*batch J 3"],
+    second: Float[Tensor, "*batch J 3"],
+    weight: Float[Tensor, "*batch J"],
+) -> tuple[Similarity, Similarity, Bool[Tensor, "*batch"]]:
+    """`align_similarity` of first onto second and of second onto first, and where they exist.
+
+    They do not where fewer than three points count or a set is a single repeated point: the
+    result there is the identity, without a gradient.
+    """
+    sets = _Sets.of(first, second, weight)
+    exists = ~(sets.still_source | sets.still_target) & ((weight > 0).sum(-1) >= 3)
+    some = exists[..., None, None]
+    eye = torch.eye(3, dtype=first.dtype, device=first.device)
+    sets = sets._replace(
+        cross=torch.where(some, sets.cross, eye),
+        source_mean=torch.where(some, sets.source_mean, 0.0),
+        target_mean=torch.where(some, sets.target_mean, 0.0),
+        source_variance=torch.where(exists, sets.source_variance, 3.0),
+        target_variance=torch.where(exists, sets.target_variance, 3.0),
+    )
+    rotation = procrustes(sets.cross)
+    return _similarity(sets, rotation), _similarity(sets.swapped, rotation.mT), exists
+
+
+class _Sets(NamedTuple):
+    """What two weighted sets of points have to say of the similarity between them."""
+
+    cross: Float[Tensor, "*batch 3 3"]  # target times source, about their means
+    source_mean: Float[Tensor, "*batch 1 3"]
+    target_mean: Float[Tensor, "*batch 1 3"]
+    source_variance: Float[Tensor, "*batch"]
+    target_variance: Float[Tensor, "*batch"]
+    still_source: Bool[Tensor, "*batch"]  # a single repeated point
+    still_target: Bool[Tensor, "*batch"]
+
+    @classmethod
+    def of(cls, source: Tensor, target: Tensor, weight: Tensor) -> "_Sets":
+        weight = (weight / weight.sum(-1, keepdim=True).clamp_min(1e-12))[..., None]
+        means = [(weight * points).sum(-2, keepdim=True) for points in (source, target)]
+        centred = [points - mean for points, mean in zip((source, target), means, strict=True)]
+        variances = [(weight * points.square()).sum(dim=(-2, -1)) for points in centred]
+        # The mean of equal points is off by rounding, so their variance need not be exactly 0.
+        rounding = 16 * torch.finfo(source.dtype).eps
+        still = [
+            variance <= rounding**2 * (weight * points.square()).sum(dim=(-2, -1))
+            for points, variance in zip((source, target), variances, strict=True)
+        ]
+        return cls((weight * centred[1]).mT @ centred[0], *means, *variances, *still)
+
+    @property
+    def swapped(self) -> "_Sets":
+        cross, source, target, of_source, of_target, still_source, still_target = self
+        return _Sets(cross.mT, target, source, of_target, of_source, still_target, still_source)
+
+
+def _similarity(sets: _Sets, rotation: Float[Tensor, "*batch 3 3"]) -> Similarity:
+    # The trace is stationary in the rotation, which therefore adds nothing to its gradient.
+    scale = (rotation.detach() * sets.cross).sum((-2, -1)) / sets.source_variance
+    moved = scale[..., None, None] * sets.source_mean @ rotation.mT
+    return Similarity(scale, rotation, (sets.target_mean - moved).squeeze(-2))
+
+
+def procrustes(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The rotation with the greatest trace of its transpose times a matrix, never a mirror.
+
+    The gradient is exact: with M = R P and P symmetric, the differential of R divides by sums
+    of two eigenvalues of P, where that of U and V would divide by differences of singular values.
+    Where a sum is 0 some turn is free; it gets no gradient.
+    """
+    return _Procrustes.apply(matrix)
+
+
+class _Procrustes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        u, singular, vt = torch.linalg.svd(matrix)
+        sign = torch.ones_like(singular)
+        sign[..., -1] = torch.det(u @ vt).sign()  # -1 where the best orthogonal map is a mirror
+        rotation = u @ (sign[..., None] * vt)
+        ctx.save_for_backward(rotation, vt, singular * sign)
+        return rotation
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        rotation, vt, eigenvalues = ctx.saved_tensors
+        sums = eigenvalues[..., :, None] + eigenvalues[..., None, :]
+        smallest = 4 * torch.finfo(sums.dtype).eps * eigenvalues[..., :1, None]
+        free = sums <= smallest.clamp_min(torch.finfo(sums.dtype).tiny)
+        inner = vt @ rotation.mT @ slope @ vt.mT
+        turn = torch.where(free, 0.0, (inner - inner.mT) / torch.where(free, 1.0, sums))
+        return rotation @ vt.mT @ turn @ vt

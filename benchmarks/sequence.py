@@ -1,0 +1,566 @@
+"""Consistency of sequences: what it is worth, and what it depends on; films are those of ptz.py.
+
+Examples:
+    python benchmarks/sequence.py run headline --jobs 2           # every row that is missing
+    python benchmarks/sequence.py run weight --steps-scale 0.1    # quick look; rows of their own
+    python benchmarks/sequence.py show headline                   # Markdown
+    python benchmarks/sequence.py show views                      # and a figure beside the rows
+    python benchmarks/sequence.py speed --device cuda             # seconds and memory, 243 frames
+
+Studies: headline (the papers' Table 1), views (their Fig. 4), second_view (their Table 3),
+segment, length, weight, and offset (views that are not synchronised).
+
+The network is pretrained with 3D on the clips of asf/01, each stretch of 10 s filmed by four
+random cameras. Training is on the clips of ptz.py's training split without that person, so that
+nobody is in two of pretraining, training and test; the generic skeleton of expmap counts as
+nobody. No row of 2D reads 3D after pretraining.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from glob import escape
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `train` is not installed
+
+import train
+from benchmarks import measure, ptz
+from canonlift import checkpoint, log
+from canonlift import config as configs
+from canonlift.backbones import SequenceConfig
+from canonlift.checkpoint import Model
+from canonlift.config import Config, DataConfig, PhaseConfig
+from canonlift.data.recording import Recording, load, save
+from canonlift.data.simulate import CameraConfig, DetectorConfig, film
+from canonlift.skeleton import H36M17
+from canonlift.types import Windows
+
+PRETRAINED_ON = "asf/01_"
+TRAINED_ON = ("expmap-train-*.npz", "asf-03_*.npz")
+STRETCH = 300  # frames that one crew films for pretraining
+CREW = CameraConfig(n_views=4, distance_m=(4.0, 15.0), height_m=(0.2, 4.0), zoom=False)
+
+_STUDIO = ptz.SETTINGS["studio"].cameras
+ANGLES = (15, 30, 45, 60, 90, 120, 150, 180)
+SETTINGS: Mapping[str, ptz.Setting] = {
+    **ptz.SETTINGS,
+    # Two of the studio's cameras, so many degrees apart.
+    **{
+        f"pair{angle}": ptz.Setting(
+            replace(_STUDIO, n_views=2, azimuths_deg=(0.0, float(angle)), azimuth_jitter_deg=0.0)
+        )
+        for angle in ANGLES
+    },
+    "ring": ptz.Setting(replace(_STUDIO, n_views=6)),
+}
+
+
+class Method(NamedTuple):
+    """What is minimised after pretraining (the papers' Eqs. 5 to 8)."""
+
+    weights: Mapping[str, float]
+    target: str = "none"
+
+
+_3D = {"position": 1.0, "velocity": 20.0, "scale_free": 0.5}
+METHODS: Mapping[str, Method | None] = {
+    "pretrained": None,
+    "2d": Method({"image": 1.0}),
+    "2d+consistency": Method({"image": 1.0, "consistency": 0.3}),
+    "2d+as printed": Method({"image": 1.0, "consistency_as_printed": 0.3}),
+    "3d": Method(_3D, "pose3d"),
+    "3d+consistency": Method(_3D | {"consistency": 0.2}, "pose3d"),
+}
+CONSISTENT = [name for name, method in METHODS.items() if "con" in name or "printed" in name]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training and its evaluation: what a row is of."""
+
+    method: str
+    setting: str
+    seed: int = 0
+    start: str = "pretrained"  # or random, or closed form: see STARTS
+    segment: int = 0
+    length: int = 27
+    weight: float | None = None  # of the consistency, in place of the method's
+    n_views: int | None = None  # train on the first of them only
+    offset_ms: float = 0.0  # by which every other view is late, in training
+    steps_scale: float = 1.0
+
+
+STARTS = ("pretrained", "random", "closed form")
+SEGMENT = 9  # frames at 10 fps
+
+
+def _headline() -> Iterator[Experiment]:
+    for seed in ptz.SEEDS:
+        for setting in ("studio", "ski"):
+            yield Experiment("pretrained", setting, seed)
+            for start in STARTS[:2]:
+                for method in ("2d", "3d"):
+                    yield Experiment(method, setting, seed, start)
+                for segment in (0, SEGMENT, 1):
+                    yield Experiment("2d+consistency", setting, seed, start, segment)
+            yield Experiment("2d+consistency", setting, seed, "closed form", SEGMENT)
+            yield Experiment("2d", setting, seed, "closed form")
+            yield Experiment("3d+consistency", setting, seed, segment=SEGMENT)
+
+
+def _over(field: str, values: Sequence[Any], **fixed: Any) -> Callable[[], Iterator[Experiment]]:
+    return lambda: (Experiment(**fixed, **{field: value}) for value in values)
+
+
+def _both(*parts: Callable[[], Iterator[Experiment]]) -> Callable[[], Iterator[Experiment]]:
+    return lambda: (row for part in parts for row in part())
+
+
+_CON = {"method": "2d+consistency"}
+_WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+class Study(NamedTuple):
+    """A question, and the rows that answer it."""
+
+    experiments: Callable[[], Iterator[Experiment]]
+    over: str  # the field along the horizontal axis; empty: a table alone
+    heading: str = ""
+
+
+STUDIES: Mapping[str, Study] = {
+    "headline": Study(_headline, ""),
+    "views": Study(
+        _both(
+            _over("n_views", range(1, 7), **_CON, setting="ring"),
+            _over("n_views", range(1, 7), method="2d", setting="ring"),
+            _over("n_views", range(1, 7), method="3d", setting="ring"),
+        ),
+        "n_views",
+        "views in training",
+    ),
+    "second_view": Study(
+        _both(
+            _over("setting", [f"pair{angle}" for angle in ANGLES], **_CON),
+            _over("setting", [f"pair{angle}" for angle in ANGLES], method="2d"),
+        ),
+        "setting",
+        "degrees between two views",
+    ),
+    "segment": Study(
+        _both(
+            _over("segment", (1, 3, 5, 9, 13, 19, 27), **_CON, setting="ski"),
+            _over("segment", (1, 3, 5, 9, 13, 19, 27), **_CON, setting="studio"),
+        ),
+        "segment",
+        "frames of a segment, at 10 fps",
+    ),
+    "length": Study(
+        _both(
+            _over("length", (3, 9, 27, 81), **_CON, setting="ski", segment=3),
+            _over("length", (3, 9, 27, 81), **_CON, setting="studio"),
+        ),
+        "length",
+        "frames of a window, at 10 fps",
+    ),
+    "weight": Study(
+        _both(
+            _over("weight", _WEIGHTS, **_CON, setting="studio"),
+            _over("weight", _WEIGHTS, method="2d+as printed", setting="studio"),
+        ),
+        "weight",
+        "weight of the consistency",
+    ),
+    "offset": Study(
+        _both(
+            _over("offset_ms", (0.0, 20.0, 50.0, 100.0, 200.0), **_CON, setting="studio"),
+            _over("offset_ms", (0.0, 20.0, 50.0, 100.0, 200.0), method="2d", setting="studio"),
+        ),
+        "offset_ms",
+        "milliseconds by which every other view is late",
+    ),
+}
+
+# ---------------------------------------------------------------------------- films
+
+
+def shoot_for_pretraining(mocap: Path, work: Path) -> Path:
+    """Film stretches of the one person, each by random cameras; returns the folder."""
+    folder = work / "films" / f"pretraining-{_sources(mocap)}"
+    if folder.is_dir():
+        return folder
+    part = folder.with_name(f"{folder.name}.part")
+    for name, motion in ptz._clips(mocap).items():
+        for begin in range(0, len(motion) if name.startswith(PRETRAINED_ON) else 0, STRETCH):
+            stretch = motion[begin : begin + STRETCH]
+            if len(stretch) < 3:
+                continue
+            key = f"{name}-{begin}"
+            turn = ptz._generator("pretraining", key, 0).uniform(0, 2 * np.pi)
+            generator = ptz._generator("pretraining", key, 1)
+            filmed = film(
+                ptz._placed(stretch, turn), H36M17, ptz.FPS, CREW, DetectorConfig(), generator
+            )
+            save(filmed, part / f"{key.replace('/', '-')}.npz")
+    part.rename(folder)
+    return folder
+
+
+def altered(folder: Path, experiment: Experiment, work: Path) -> Path:
+    """The training films of an experiment: with fewer views, or with late ones."""
+    if experiment.n_views is None and not experiment.offset_ms:
+        return folder
+    name = f"{folder.name}-{experiment.n_views or 'all'}-{experiment.offset_ms:g}"
+    made = work / "films" / f"{name}-{ptz._digest(Path(__file__))}"
+    for pattern in TRAINED_ON:
+        for path in sorted((folder / "train").glob(pattern)):
+            target = made / "train" / path.name
+            if not target.is_file():
+                take = first_views(load(path), experiment.n_views)
+                save(delayed(take, experiment.offset_ms / 1000), target)
+    return made
+
+
+def first_views(take: Recording, n_views: int | None) -> Recording:
+    """The same take by the first of its cameras; None: all."""
+    some = slice(n_views)
+    arrays = ("keypoints", "confidence", "pose3d", "keypoints_true")
+    return replace(
+        take,
+        **{name: getattr(take, name)[:, some] for name in arrays},
+        views=take.views[some],
+        image_size=take.image_size[some],
+    )
+
+
+def delayed(take: Recording, seconds: float) -> Recording:
+    """Every other view shows what was seen so much earlier, between frames linearly.
+
+    The truth stays with its frames; nothing that learns from 2D reads it.
+    """
+    moments = np.maximum(np.arange(take.n_frames) - seconds * take.fps, 0.0)
+    before = np.floor(moments).astype(int)
+    after, share = np.minimum(before + 1, take.n_frames - 1), (moments - before)[:, None, None]
+    keypoints, confidence = take.keypoints.copy(), take.confidence.copy()
+    late = slice(1, None, 2)
+    points, sure = take.keypoints[:, late], take.confidence[:, late]
+    mixed = (1 - share[..., None]) * points[before] + share[..., None] * points[after]
+    # What was not observed may be NaN, and 0 * NaN is NaN.
+    keypoints[:, late] = np.where(share[..., None] > 0, mixed, points[before])
+    confidence[:, late] = np.where(share > 0, np.minimum(sure[before], sure[after]), sure[before])
+    return replace(take, keypoints=keypoints.astype(np.float32), confidence=confidence)
+
+
+def _sources(mocap: Path) -> str:
+    sources = [ptz.ROOT / "canonlift" / "data" / name for name in ("simulate.py", "motion.py")]
+    return ptz._digest(mocap.read_bytes(), CREW, STRETCH, Path(__file__), *sources)
+
+
+# ----------------------------------------------------------------------------- runs
+
+
+def shape(config: Config, experiment: Experiment) -> SequenceConfig:
+    """Windows and network of an experiment."""
+    length = experiment.length
+    segment = 0 if experiment.segment >= length else experiment.segment
+    return replace(config.sequence, length=length, stride=max(1, length // 3), segment=segment)
+
+
+@cache
+def _ours() -> Config:
+    return configs.load(ptz.ROOT / "configs" / "sequence.yaml")
+
+
+def pretraining(experiment: Experiment, mocap: Path, work: Path) -> tuple[Config, Path]:
+    """The config of the run to start from, which all seeds and methods share, and its folder."""
+    ours = _ours()
+    folder = shoot_for_pretraining(mocap, work)
+    phase = replace(ours.schedule[0], name="pretraining", steps=1200, weights=dict(_3D))
+    config = replace(
+        ours,
+        data=DataConfig(train=[f"{escape(str(folder))}/*.npz"], target="pose3d"),
+        sequence=replace(shape(ours, experiment), segment=0),
+        schedule=[ptz._scaled(phase, experiment.steps_scale)],
+    )
+    return config, ptz.run_folder(config, "pretraining", work)
+
+
+def fine_tuning(experiment: Experiment, folder: Path, start: Path | None) -> Config | None:
+    """What an experiment trains on the films in a folder; None if nothing."""
+    ours = _ours()
+    method = METHODS[experiment.method]
+    if method is None:
+        return None
+    weights = dict(method.weights)
+    if experiment.weight is not None:
+        weights |= {name: experiment.weight for name in weights if name.startswith("consistency")}
+    first, last = ours.schedule
+    phase = replace(last, name=experiment.method, steps=600, weights=weights)
+    schedule, target = [phase], method.target
+    if experiment.start == "random":
+        schedule = [replace(phase, learning_rate=first.learning_rate, steps=1200)]
+    if experiment.start == "closed form":
+        schedule, target = [first, phase], "closed_form"
+    return replace(
+        ours,
+        seed=experiment.seed,
+        data=DataConfig(
+            train=[
+                f"{escape(str(folder))}/train/{pattern}"
+                for pattern in TRAINED_ON
+                if any((folder / "train").glob(pattern))
+            ],
+            target=target,
+        ),
+        sequence=shape(ours, experiment),
+        start_from=None if start is None else str(start),
+        schedule=[ptz._scaled(part, experiment.steps_scale) for part in schedule],
+    )
+
+
+FIGURES = {
+    "mpjpe_mm": 1, "n_mpjpe_mm": 1, "pa_mpjpe_mm": 1, "mpjve_mm_s": 0, "acceleration_m_s2": 2,
+    "spread": 2, "depth": 2, "train_seconds": 0,
+}  # fmt: skip
+HEADINGS = (
+    "MPJPE mm", "N-MPJPE mm", "PA-MPJPE mm", "MPJVE mm/s", "acceleration m/s²", "size", "depth",
+    "train s",
+)  # fmt: skip
+
+
+def run(experiment: Experiment, mocap: Path, work: Path, results: Path) -> dict[str, Any]:
+    """Train and evaluate, and append the row; of poses that collapsed there are no figures."""
+    commit = ptz._commit()
+    filmed = ptz.shoot(experiment.setting, mocap, work, SETTINGS)
+    start, model = None, None
+    if experiment.start == "pretrained":
+        config, start = pretraining(experiment, mocap, work)
+        model = ptz.trained(config, start)
+    config = fine_tuning(experiment, altered(filmed, experiment, work), start)
+    out, found = start, dict.fromkeys(FIGURES)
+    try:
+        if config is not None:
+            out = ptz.run_folder(config, experiment.setting, work)
+            model = ptz.trained(config, out)
+        found |= _evaluated(model, experiment, filmed, mocap, work)
+    except train.Collapsed as collapse:
+        print(collapse)
+    last = log.read(out)[-1:]
+    found |= {name: float(row[name]) for row in last for name in ("spread", "depth")}
+    row = asdict(experiment) | {name: found[name] for name in FIGURES}
+    row |= {"commit": commit, "machine": ptz._machine()}
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / "sequence.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    return row
+
+
+def _evaluated(
+    model: Model, experiment: Experiment, filmed: Path, mocap: Path, work: Path
+) -> dict[str, Any]:
+    """On the test clips of the setting; of pairs of views on those of the whole studio."""
+    if experiment.setting.startswith("pair") and experiment.setting != "pair":
+        filmed = ptz.shoot("studio", mocap, work)
+    job = ptz.Job(SETTINGS[experiment.setting], filmed, experiment.seed, 1.0, work)
+    results = ptz._evaluate(model, job)
+    return results["metrics"] | {"train_seconds": results["train_seconds"]}
+
+
+def run_study(name: str, scale: float, jobs: int, mocap: Path, work: Path, results: Path) -> None:
+    """Append every row of a study that is missing, `jobs` at a time on one thread each."""
+    wanted = [replace(one, steps_scale=scale) for one in STUDIES[name].experiments()]
+    known = {_key(row) for row in ptz._read_rows(results / "sequence.jsonl")}
+    todo = [one for one in dict.fromkeys(wanted) if _key(asdict(one)) not in known]
+    # Films and the runs that others start from are made once, before all of these look for them.
+    for setting in dict.fromkeys(one.setting for one in todo):
+        ptz.shoot(setting, mocap, work, SETTINGS)
+        if setting.startswith("pair"):
+            ptz.shoot("studio", mocap, work)
+    for one in {one.length: one for one in todo if one.start == "pretrained"}.values():
+        ptz.trained(*pretraining(one, mocap, work))
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        rows = [pool.submit(run, one, mocap, work, results) for one in todo]
+        try:
+            for row in as_completed(rows):
+                print(json.dumps(row.result()), flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # what runs is saved, the rest not begun
+            raise
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in Experiment.__dataclass_fields__)
+
+
+# --------------------------------------------------------------------------- showing
+
+
+def show(name: str, rows: Sequence[Mapping[str, Any]], scale: float, out: Path) -> str:
+    """A study as Markdown, mean over seeds; with a figure where it is over something."""
+    study = STUDIES[name]
+    known = {_key(row): row for row in rows}  # a later row replaces an earlier one
+    groups: dict[Experiment, list[Mapping[str, Any]]] = {}
+    for one in study.experiments():
+        one = replace(one, steps_scale=scale)
+        if _key(asdict(one)) in known:
+            groups.setdefault(replace(one, seed=0), []).append(known[_key(asdict(one))])
+    heads = ["setting", "start", "method", *([study.heading] if study.over else []), *HEADINGS]
+    lines = [[*heads, "seeds"], ["---"] * 3 + ["---:"] * (len(heads) - 2)]
+    for one, seeds in groups.items():
+        cells = [ptz._mean([row[key] for row in seeds], d) for key, d in FIGURES.items()]
+        place = [f"{_place(one, study.over):g}"] if study.over else []
+        lines.append([one.setting, one.start, _spoken(one), *place, *cells, str(len(seeds))])
+    if study.over and groups:
+        draw(study, groups, out / f"sequence-{name}.png")
+    return ptz._markdown(lines)
+
+
+def _spoken(one: Experiment) -> str:
+    kinds = {0: "per sequence", 1: "per frame"}
+    if one.method not in CONSISTENT:
+        return one.method
+    return f"{one.method}, {kinds.get(one.segment, f'per segment of {one.segment}')}"
+
+
+def _place(one: Experiment, field: str) -> float:
+    value = getattr(one, field)
+    return float(value.removeprefix("pair")) if isinstance(value, str) else float(value)
+
+
+def draw(
+    study: Study, groups: Mapping[Experiment, Sequence[Mapping[str, Any]]], path: Path
+) -> None:
+    """Draw MPJPE and PA-MPJPE over what the study varies, one curve per setting and method."""
+    from canonlift import pictures
+
+    figure = pictures._figure((pictures.WIDTH, 3.4), study.heading.capitalize())
+    panels = [pictures._plain(axes) for axes in figure.subplots(1, 2)]
+    curves: dict[tuple[str, str], list[tuple[float, Sequence[Mapping[str, Any]]]]] = {}
+    for one, seeds in groups.items():
+        setting = "" if study.over == "setting" else one.setting
+        curves.setdefault((setting, one.method), []).append((_place(one, study.over), seeds))
+    for axes, key, label in zip(
+        panels, ("mpjpe_mm", "pa_mpjpe_mm"), ("MPJPE (mm)", "PA-MPJPE (mm)"), strict=True
+    ):
+        for number, ((setting, method), points) in enumerate(curves.items()):
+            known = [(x, [r[key] for r in rows if r[key] is not None]) for x, rows in points]
+            known = [(x, float(np.mean(values))) for x, values in sorted(known) if values]
+            axes.plot(
+                *zip(*known, strict=True), marker="o", markersize=4,
+                color=pictures.CURVES[number], label=f"{setting} {method}".strip(),
+            )  # fmt: skip
+        axes.set(xlabel=study.heading, ylabel=label)
+        axes.set_ylim(0)
+        if study.over == "weight":
+            axes.set_xscale("log")
+    panels[0].legend(frameon=False, fontsize=pictures.SMALL)
+    pictures.save(figure, path)
+
+
+# ----------------------------------------------------------------------------- speed
+
+SIZES: Mapping[str, SequenceConfig] = {
+    "temporal": SequenceConfig(length=243, depth=2, width=128),
+    "dstformer, paper": SequenceConfig("dstformer", 243, depth=5, heads=8, width=512),
+    "dstformer, small": SequenceConfig("dstformer", 243, depth=2, heads=4, width=64),
+}
+
+
+def speed(device: str, rounds: int, names: Sequence[str], batch: int) -> dict[str, Any]:
+    """Seconds and memory of a step of training, and views per second, on 243 frames of 2 to 6."""
+    found: dict[str, Any] = {"machine": measure.machine(device), "batch": batch, "rows": []}
+    for name in names:
+        for n_views in (2, 4, 6):
+            config = _config_for(SIZES[name])
+            lifter = checkpoint.new_lifter(config).to(device)
+            compute = train.computation(config, config.schedule[0], lifter)
+            shape_ = (batch, n_views, 243, 17)
+            windows = Windows(
+                torch.randn(*shape_, 2), torch.rand(shape_), torch.full((batch,), -1)
+            ).to(device)
+
+            def step(compute: Any = compute, lifter: Any = lifter, windows: Any = windows) -> None:
+                lifter.zero_grad()
+                compute(windows)[0].backward()
+
+            if device != "cpu":
+                torch.cuda.reset_peak_memory_stats(device)
+            seconds = measure.in_turns({"step": step}, rounds, device)["step"]
+            with torch.inference_mode():
+                forward = measure.in_turns({"lift": lambda: lifter(windows)}, rounds, device)  # noqa: B023
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            row = {
+                "backbone": name,
+                "views": n_views,
+                "step_s": seconds,
+                "frames_per_second": batch * n_views * 243 / forward["lift"],
+                "peak_gb": (peak if device == "cpu" else torch.cuda.max_memory_allocated()) / 1e9,
+            }
+            print(json.dumps(row), flush=True)
+            found["rows"].append(row)
+    return found
+
+
+def _config_for(sequence: SequenceConfig) -> Config:
+    phase = PhaseConfig("speed", {"image": 1.0, "consistency": 0.3}, 1)
+    data = DataConfig(train=["none.npz"])
+    return Config([phase], data, variant="sequence", sequence=replace(sequence, segment=81))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    every = commands.add_parser("run", help="append every row of a study that is missing")
+    every.add_argument("study", choices=tuple(STUDIES))
+    every.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time")
+    every.add_argument("--data", type=Path, default=ptz.MOCAP, metavar="NPZ", help="motion")
+    every.add_argument("--work", type=Path, default=ptz.ROOT / "runs" / "ptz", metavar="DIR")
+    shown = commands.add_parser("show", help="print a study as Markdown, and draw it")
+    shown.add_argument("study", choices=tuple(STUDIES))
+    for command in (every, shown):
+        command.add_argument(
+            "--steps-scale", type=float, default=1.0, metavar="F", help="factor on all steps"
+        )
+        command.add_argument("--results", type=Path, default=ptz.RESULTS, metavar="DIR")
+    timed = commands.add_parser("speed", help="seconds and memory of 243 frames")
+    timed.add_argument("--device", default="cpu", help="any torch device")
+    timed.add_argument("--rounds", type=int, default=3)
+    timed.add_argument("--batch", type=int, default=1, help="windows at a time")
+    timed.add_argument("--backbones", nargs="+", default=list(SIZES), choices=tuple(SIZES))
+    timed.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    args = parser.parse_args(argv)
+    start = time.monotonic()
+    try:
+        if args.command == "run":
+            run_study(args.study, args.steps_scale, args.jobs, args.data, args.work, args.results)
+            print(f"{args.study}: complete, after {time.monotonic() - start:.0f} s")
+        elif args.command == "show":
+            rows = ptz._read_rows(args.results / "sequence.jsonl")
+            print(show(args.study, rows, args.steps_scale, args.results))
+        else:
+            found = speed(args.device, args.rounds, args.backbones, args.batch)
+            measure.write(args.json, found)
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"sequence.py: {error}")
+    except (train.Interrupted, KeyboardInterrupt):
+        print("sequence.py: stopped; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

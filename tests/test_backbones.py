@@ -1,0 +1,266 @@
+"""Laws of the networks over time, and of MotionBERT's weights in one of them."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import HOME, random, uniform
+from torch.testing import assert_close
+
+from canonlift import config as configs
+from canonlift import motionbert, runs
+from canonlift.backbones import BACKBONES, SequenceConfig, SequenceLifter
+from canonlift.skeleton import H36M17
+from canonlift.types import Windows
+
+SMALL = SequenceConfig(length=9, depth=2, heads=2, width=8, head_width=6)
+each_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+
+
+def lifter(backbone):
+    """Untrained, but far from saying nothing."""
+    torch.manual_seed(0)
+    network = SequenceLifter(replace(SMALL, backbone=backbone), len(H36M17), HOME).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.fixture
+def windows():
+    """With missing joints, a view lost at the end, and one never seen."""
+    confidence = uniform(2, 3, 9, 17, seed=1)
+    confidence = confidence * (confidence > 0.2)
+    confidence[0, 0, 6:] = 0
+    confidence[1, 2] = 0
+    return Windows(50 * random(2, 3, 9, 17, 2), confidence, torch.tensor([-1, -1]))
+
+
+def only(windows, views=slice(None), frames=slice(None)):
+    return Windows(
+        windows.keypoints[:, views, frames], windows.confidence[:, views, frames], windows.rig
+    )
+
+
+@each_backbone
+def test_lifts_a_view_alone_as_it_does_among_others(backbone, windows):
+    network = lifter(backbone)
+    together = network(windows).in_camera
+    for view in range(3):
+        some = slice(view, view + 1)
+        assert_close(network(only(windows, some)).in_camera, together[:, some])
+    assert (together[..., HOME, :] == 0).all()
+
+
+@each_backbone
+def test_what_was_not_observed_says_nothing(backbone, windows):
+    network = lifter(backbone)
+    found = network(windows).in_camera
+    hidden = (windows.confidence == 0)[..., None]
+    other = torch.where(hidden, 1e3 * random(*windows.keypoints.shape, seed=2), windows.keypoints)
+    assert_close(network(replace(windows, keypoints=other)).in_camera, found)
+
+
+@each_backbone
+def test_frames_that_fill_up_a_window_change_nothing(backbone, windows):
+    network = lifter(backbone)
+    view = slice(0, 1)
+    filled = network(only(windows, view)[:1]).in_camera[:, :, :6]
+    assert_close(network(only(windows, view, slice(0, 6))[:1]).in_camera, filled)
+
+
+@each_backbone
+def test_a_larger_image_is_a_larger_pose_of_the_same_shape(backbone, windows):
+    network = lifter(backbone)
+    larger = network(replace(windows, keypoints=7.0 * windows.keypoints)).in_camera
+    assert_close(larger, 7.0 * network(windows).in_camera)
+
+
+@each_backbone
+def test_mirrors_exactly(backbone, windows):
+    network = lifter(backbone)
+    before = network(windows).in_camera
+    network.mirror()
+    depth = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
+    assert_close(network(windows).in_camera, depth * before)
+
+
+@each_backbone
+def test_every_weight_learns_from_every_window_however_little_was_seen(backbone, windows):
+    network = lifter(backbone)
+    network(windows).in_camera.square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@each_backbone
+def test_only_a_model_of_time_looks_at_other_frames(backbone, windows):
+    network = lifter(backbone)
+    changed = windows.keypoints.clone()
+    changed[:, :, 4] *= torch.tensor([-1.0, 1.0], dtype=torch.float64)  # of the same size
+    moved = network(replace(windows, keypoints=changed)).in_camera - network(windows).in_camera
+    elsewhere = moved[0, 1, [0, 8]].abs().max()
+    assert (elsewhere > 1e-6) == (backbone != "frame")
+
+
+def test_untrained_it_says_what_was_seen_without_depth(windows):
+    torch.manual_seed(0)
+    network = SequenceLifter(SequenceConfig(length=9), 17, HOME).double()
+    seen = only(windows, slice(1, 2))
+    seen = replace(seen, confidence=torch.ones_like(seen.confidence))
+    gap = network(seen).in_camera[..., :2] - (seen.keypoints - seen.keypoints[..., :1, :])
+    assert gap.abs().mean() < 0.2 * seen.unit.mean()
+
+
+# MotionBERT
+
+
+def published(length=27, width=8, code=6, depth=2):
+    """Weights in the layout of the published ones."""
+    shapes = {
+        "temp_embed": (1, length, 1, width),
+        "pos_embed": (1, 17, width),
+        "joints_embed.weight": (width, 3),
+        "joints_embed.bias": (width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+        "pre_logits.fc.weight": (code, width),
+        "pre_logits.fc.bias": (code,),
+        "head.weight": (3, code),
+        "head.bias": (3,),
+    }
+    for i in range(depth):
+        shapes |= {f"ts_attn.{i}.weight": (2, 2 * width), f"ts_attn.{i}.bias": (2,)}
+        for stream in ("blocks_st", "blocks_ts"):
+            for axis in "st":
+                layers = {
+                    f"norm1_{axis}": (width,), f"norm2_{axis}": (width,),
+                    f"attn_{axis}.qkv": (3 * width, width), f"attn_{axis}.proj": (width, width),
+                    f"mlp_{axis}.fc1": (4 * width, width), f"mlp_{axis}.fc2": (width, 4 * width),
+                }  # fmt: skip
+                for name, shape in layers.items():
+                    shapes[f"{stream}.{i}.{name}.weight"] = shape
+                    shapes[f"{stream}.{i}.{name}.bias"] = shape[:1]
+    return {
+        name: 0.4 * random(*shape, seed=n).float()
+        for n, (name, shape) in enumerate(shapes.items())
+    }
+
+
+def by_hand(state, x, heads=2, depth=2):
+    """What those weights make of one sequence (T, J, 3), token by token."""
+    state = {name: weight.double() for name, weight in state.items()}
+
+    def linear(name, x):
+        return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+    def norm(name, x):
+        x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+        return x * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+    def attention(name, tokens):
+        size = tokens.shape[-1] // heads
+        query, key, value = linear(f"{name}.qkv", tokens).split(tokens.shape[-1], -1)
+        parts = []
+        for head in range(heads):
+            q, k, v = (x[:, head * size : (head + 1) * size] for x in (query, key, value))
+            parts.append((q @ k.T / math.sqrt(size)).softmax(-1) @ v)
+        return linear(f"{name}.proj", torch.cat(parts, -1))
+
+    def half(block, axis, x):
+        y = norm(f"{block}.norm1_{axis}", x)
+        mixed = torch.zeros_like(y)
+        for i in range(y.shape[0] if axis == "s" else y.shape[1]):
+            one = (i, slice(None)) if axis == "s" else (slice(None), i)
+            mixed[one] = attention(f"{block}.attn_{axis}", y[one])
+        x = x + mixed
+        y = linear(f"{block}.mlp_{axis}.fc1", norm(f"{block}.norm2_{axis}", x))
+        y = 0.5 * y * (1 + torch.erf(y / math.sqrt(2)))
+        return x + linear(f"{block}.mlp_{axis}.fc2", y)
+
+    x = linear("joints_embed", x) + state["pos_embed"][0] + state["temp_embed"][0, : len(x)]
+    for i in range(depth):
+        st = half(f"blocks_st.{i}", "t", half(f"blocks_st.{i}", "s", x))
+        ts = half(f"blocks_ts.{i}", "s", half(f"blocks_ts.{i}", "t", x))
+        share = linear(f"ts_attn.{i}", torch.cat([st, ts], -1)).softmax(-1)
+        x = st * share[..., :1] + ts * share[..., 1:]
+    return linear("head", linear("pre_logits.fc", norm("norm", x)).tanh())
+
+
+CONFIG = """
+variant: sequence
+data: {train: [a.npz]}
+sequence: {backbone: dstformer, length: 9, depth: 2, heads: 2, width: 8, head_width: 6}
+schedule: [{name: one, steps: 1, weights: {image: 1}}]
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a run from a file of weights."""
+    (tmp_path / "c.yaml").write_text(CONFIG)
+
+    def begin(path, *overrides):
+        config = configs.load(tmp_path / "c.yaml", [f"start_from={path}", *overrides])
+        return runs.start(config, tmp_path / "run", resume=False)
+
+    return begin
+
+
+def wrapped(path, state, **more):
+    """As the released checkpoints are."""
+    torch.save({"model_pos": {f"module.{k}": w for k, w in state.items()}, **more}, path)
+    return path
+
+
+def test_published_weights_load_by_name_and_say_what_they_say(start, tmp_path):
+    """Compared with the arithmetic, token by token; the file is for longer windows."""
+    state = published()
+    run = start(wrapped(tmp_path / "best.bin", state, epoch=3, lr=1e-4, optimizer={"state": {}}))
+    backbone = run.lifter.backbone.double()
+    given = random(1, 9, 17, 3)
+    found = backbone(given, torch.ones(1, 9, dtype=torch.bool))[0]
+    assert_close(found, by_hand(state, given[0]), atol=1e-10, rtol=1e-8)
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(start, tmp_path):
+    state = published()
+    lost = {name: weight for name, weight in state.items() if name != "norm.bias"}
+    with pytest.raises(ValueError, match=r"lost.bin: 1 of \d+ .* as norm.bias missing, need \(8,"):
+        start(wrapped(tmp_path / "lost.bin", lost))
+    with pytest.raises(ValueError, match=r"short.bin: 1 of .* temp_embed \(1, 5, 1, 8\), need"):
+        start(wrapped(tmp_path / "short.bin", published(length=5)))
+    with pytest.raises(ValueError, match="wide.bin: .* width: 512"):
+        start(wrapped(tmp_path / "wide.bin", published(width=10)))
+    with pytest.raises(ValueError, match="need variant: sequence, sequence.backbone: dstformer"):
+        start(wrapped(tmp_path / "other.bin", state), "sequence.backbone=temporal")
+
+
+def test_opens_no_pickle(start, tmp_path):
+    torch.save({"model_pos": {"a": Path("x")}}, tmp_path / "evil.bin")
+    with pytest.raises(ValueError, match="evil.bin: not a file of weights that opens without"):
+        start(tmp_path / "evil.bin")
+    torch.save({"epoch": 1}, tmp_path / "empty.bin")
+    with pytest.raises(ValueError, match="empty.bin: holds no weights under model_pos or model"):
+        start(tmp_path / "empty.bin")
+    assert motionbert.read(wrapped(tmp_path / "a.bin", published())).keys() == published().keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": "dstfromer"}, "did you mean 'dstformer'"),
+        ({"width": 9}, "width must be a multiple of sequence.heads, got 9 and 2"),
+        ({"length": 0}, "sequence.length must be positive, got 0"),
+        ({"gap": -1}, "sequence.gap must not be negative, got -1"),
+        ({"fps": 0.0}, "sequence.fps must be positive, got 0.0"),
+        ({"segment": 10}, "sequence.segment must not exceed sequence.length, got 10 and 9"),
+    ],
+)
+def test_refuses_sizes_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **change)

@@ -1,0 +1,73 @@
+"""The benchmark of sequences on procedural motion, a few steps long; and that its plans hold."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_ptz import mocap, motions, work  # noqa: F401
+
+from benchmarks import ptz, sequence
+from benchmarks.sequence import STUDIES, Experiment
+from canonlift.data.recording import load
+
+
+def films(folder):
+    """Empty files where the films would be."""
+    for name in ("expmap-train-running_1.npz", "asf-03_1.npz", "asf-01_1.npz"):
+        path = folder / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_experiment_of_a_study_can_be_trained_and_is_there_once(name, tmp_path):
+    every = list(STUDIES[name].experiments())
+    assert len(set(every)) == len(every)
+    for one in every:
+        config = sequence.fine_tuning(one, films(tmp_path), tmp_path)
+        assert one.setting in sequence.SETTINGS
+        assert (config is None) == (one.method == "pretrained")
+        if config is None:
+            continue
+        assert "asf-01" not in str(config.data.train)
+        assert (config.data.target == "pose3d") == one.method.startswith("3d")
+        weights = config.schedule[-1].weights
+        assert ("consistency" in weights) == (one.method.endswith("+consistency"))
+        if one.weight is not None:
+            assert one.weight in weights.values()
+
+
+def test_late_views_show_what_was_seen_before(mocap, work):  # noqa: F811
+    film = ptz.shoot("phones", mocap, work)
+    take = load(next(iter(sorted((film / "train").glob("asf-03*.npz")))))
+    late = sequence.delayed(take, 2 / 30)
+    np.testing.assert_array_equal(late.keypoints[:, ::2], take.keypoints[:, ::2])
+    np.testing.assert_allclose(late.keypoints[2:, 1], take.keypoints[:-2, 1], rtol=1e-5)
+    between = sequence.delayed(take, 0.5 / 30).keypoints[1:, 1]
+    both = (take.keypoints[1:, 1] + take.keypoints[:-1, 1]) / 2
+    np.testing.assert_allclose(between, both, rtol=1e-5)
+    assert sequence.first_views(take, 1).keypoints.shape[1] == 1
+
+
+def test_a_row_is_trained_evaluated_and_shown(mocap, work, tmp_path, monkeypatch):  # noqa: F811
+    one = Experiment("2d+as printed", "pair90", weight=2.0, offset_ms=20.0, steps_scale=0.002)
+    study = sequence.Study(lambda: iter([replace(one, steps_scale=1.0)]), "weight", "weight")
+    monkeypatch.setitem(STUDIES, "weight", study)
+    row = sequence.run(one, mocap, work, tmp_path)
+    assert json.loads((tmp_path / "sequence.jsonl").read_text()) == row
+    assert {name: row[name] for name in asdict(one)} == asdict(one)
+    assert 0 < row["pa_mpjpe_mm"] < row["mpjpe_mm"] < 900
+    text = sequence.show("weight", [row], 0.002, tmp_path)
+    assert f"| 2d+as printed, per sequence | 2 | {row['mpjpe_mm']:.1f} |" in text
+    assert Path(tmp_path / "sequence-weight.png").stat().st_size > 1000
+
+
+def test_speed_is_measured(monkeypatch):
+    monkeypatch.setattr(sequence, "SIZES", {"t": sequence.SequenceConfig(length=243, width=8)})
+    rows = sequence.speed("cpu", 1, ["t"], 1)["rows"]
+    assert [row["views"] for row in rows] == [2, 4, 6]
+    assert all(torch.tensor(list(row.values())[2:]).gt(0).all() for row in rows)
