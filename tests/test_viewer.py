@@ -333,6 +333,8 @@ def shown_pose(page):
 
 def test_scrubbing_shows_the_values_of_the_prediction(visit, take):
     page = visit("walk")
+    refined = numbers(page, "state.take.refined").reshape(75, 4, 17, 2)
+    np.testing.assert_allclose(refined, take.prediction.keypoints_refined, atol=0.06)
     bar = page.evaluate("[strip.left, strip.width]")
     box = page.locator("#strip").bounding_box()
     for frame in (5, 31, 74, 18):
