@@ -495,15 +495,16 @@ def test_the_keyboard_goes_through_time_views_and_bad_frames(visit, take):
 def test_playing_keeps_the_time_of_the_recording(visit):
     page = visit("walk")
     page.keyboard.press(".")  # twice as fast
+    # The time of the very frame that was drawn, which a busy machine may draw late.
     played = """new Promise((done) => {
         seek(0); play(true);
         const begun = performance.now();
-        setTimeout(() => requestAnimationFrame((now) => requestAnimationFrame(() => {
-            done([state.frame, (performance.now() - begun) / 1000]);
-        })), 500);
+        setTimeout(() => requestAnimationFrame((now) => done([state.frame, now - begun])), 500);
     })"""
-    frame, seconds = page.evaluate(played)
-    assert frame == pytest.approx(seconds * 2 * FPS, abs=4)
+    frame, milliseconds = page.evaluate(played)
+    late = (frame - milliseconds / 1000 * 2 * FPS + 37) % 75 - 37  # it starts again at the end
+    assert milliseconds > 400
+    assert abs(late) < 2
     page.keyboard.press(" ")
     stood = page.evaluate("state.frame")
     page.wait_for_timeout(100)
