@@ -333,6 +333,8 @@ def shown_pose(page):
 
 def test_scrubbing_shows_the_values_of_the_prediction(visit, take):
     page = visit("walk")
+    refined = numbers(page, "state.take.refined").reshape(75, 4, 17, 2)
+    np.testing.assert_allclose(refined, take.prediction.keypoints_refined, atol=0.06)
     bar = page.evaluate("[strip.left, strip.width]")
     box = page.locator("#strip").bounding_box()
     for frame in (5, 31, 74, 18):
@@ -493,15 +495,16 @@ def test_the_keyboard_goes_through_time_views_and_bad_frames(visit, take):
 def test_playing_keeps_the_time_of_the_recording(visit):
     page = visit("walk")
     page.keyboard.press(".")  # twice as fast
+    # The time of the very frame that was drawn, which a busy machine may draw late.
     played = """new Promise((done) => {
         seek(0); play(true);
         const begun = performance.now();
-        setTimeout(() => requestAnimationFrame((now) => requestAnimationFrame(() => {
-            done([state.frame, (performance.now() - begun) / 1000]);
-        })), 500);
+        setTimeout(() => requestAnimationFrame((now) => done([state.frame, now - begun])), 500);
     })"""
-    frame, seconds = page.evaluate(played)
-    assert frame == pytest.approx(seconds * 2 * FPS, rel=0.35)  # a busy machine draws late
+    frame, milliseconds = page.evaluate(played)
+    late = (frame - milliseconds / 1000 * 2 * FPS + 37) % 75 - 37  # it starts again at the end
+    assert milliseconds > 400
+    assert abs(late) < 2
     page.keyboard.press(" ")
     stood = page.evaluate("state.frame")
     page.wait_for_timeout(100)
