@@ -23,7 +23,8 @@ from canonlift.data.recording import Recording
 SMOOTH_S = 0.05  # standard deviation of the Gaussian that velocities are measured with
 FASTEST = 4.0  # multiples of a view's median speed; what is faster is mostly an error
 WINDOW_S = 5.0  # over which cameras keep their rotations relative to each other
-RIVAL_S = 0.1  # offsets at least this far from the best one compete with it
+RIVAL_S = 0.2  # offsets at least this far from the best one compete with it
+VAGUE_S = 0.05  # standard error from which on an offset is of no use
 SURE = 0.98  # confidence from which on offsets are used
 
 
@@ -306,7 +307,7 @@ def _doubts(
     remedy = "give the offsets by hand, or film longer, with something that happens only once"
     for view in np.flatnonzero(np.isinf(error)):
         yield f"{views[view]} shows no motion that other views show as well; {remedy}"
-    for view in np.flatnonzero(np.isfinite(error) & (error > RIVAL_S / 2 * fps)):
+    for view in np.flatnonzero(np.isfinite(error) & (error > VAGUE_S * fps)):
         yield f"{views[view]}: known to {1000 * error[view] / fps:.0f} ms only; {remedy}"
     if rival.confidence < SURE:
         moved = ", ".join(views[view] for view in rival.moved)

@@ -43,7 +43,7 @@ def one(texts, *words):
     return found[0]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_sound_recording_causes_no_alarm(seed):
     assert all(finding.alarm < 0.3 for finding in examine(sound(seed)).findings)
 

