@@ -12,8 +12,8 @@ from canonlift.skeleton import H36M17, ROOT
 from canonlift.types import Lifted, Views
 
 SUITE = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("suite", max_examples=40, derandomize=True, **SUITE)
-settings.register_profile("nightly", max_examples=2_000, **SUITE)  # of each of five tests
+settings.register_profile("suite", max_examples=15, derandomize=True, **SUITE)
+settings.register_profile("nightly", max_examples=2_000, **SUITE)  # of each of six tests
 settings.load_profile("suite")
 
 torch.set_num_threads(1)  # two workers share the cores; their threads would only wait

@@ -1,38 +1,474 @@
-"""Every format of detections, written here in its exact layout and read back."""
+"""Every format of detections, written here in its exact layout and read back; and its traps."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from detector_files import FPS, LAYOUT_FILES, film
+from detector_files import (
+    COCO17,
+    FPS,
+    LAYOUT_FILES,
+    SIZE,
+    alphapose,
+    bodypose3d,
+    caliscope,
+    coco_results,
+    deeplabcut_csv,
+    detectron,
+    film,
+    mediapipe_csv,
+    mmpose_lists,
+    mmpose_video,
+    person,
+    table_wide,
+    videopose3d,
+    yolo_text,
+)
 
-from canonlift.data.detectors.take import read
+from canonlift import skeleton
+from canonlift.data.detectors import layouts, scores
+from canonlift.data.detectors.footage import InputError
+from canonlift.data.detectors.take import Options, read
 
 each_layout = pytest.mark.parametrize("name", LAYOUT_FILES)
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "recordings"
+SOME = Options(fps=(FPS,))
 
 
-def written(name, folder, **change):
-    layout = LAYOUT_FILES[name]
-    points = film(layout.joints, **change)
-    return layout, layout.expect(points), layout.write(folder, points)
-
-
-def assert_read(recording, expected, layout):
+def assert_read(recording, expected, atol=1e-4):
     confidence = expected[..., 2]
     np.testing.assert_allclose(recording.confidence, confidence, rtol=0, atol=1e-3)
     seen = confidence > 0
-    assert (recording.confidence > 0)[~seen].sum() == 0
+    assert not recording.confidence[~seen].any()
     np.testing.assert_allclose(
-        recording.keypoints[seen], expected[..., :2][seen], rtol=0, atol=layout.atol
+        recording.keypoints[seen], expected[..., :2][seen], rtol=0, atol=atol
     )
     assert np.isnan(recording.keypoints[~seen]).all()
 
 
 @each_layout
-@pytest.mark.parametrize("auto", [False, True])
-def test_reads_back_what_was_written(name, auto, tmp_path):
-    layout, expected, cameras = written(name, tmp_path)
-    recording, report = read(cameras, "auto" if auto else layout.form, layout.options)
-    assert_read(recording, expected, layout)
+def test_reads_back_what_was_written(name, tmp_path):
+    layout = LAYOUT_FILES[name]
+    points = film(layout.joints)
+    cameras = layout.write(tmp_path, points)
+    recording, _ = read(cameras, layout.form, layout.options)
+    assert_read(recording, layout.expect(points), layout.atol)
     assert recording.joints == layout.joints
     assert len(recording.views) == 2
     assert recording.fps == pytest.approx(FPS, rel=1e-6)
-    assert not auto or f"looks like {layout.form}:" in report[0]
+    recognised, report = read(cameras, "auto", layout.options)
+    assert f"looks like {layout.form}:" in report[0]
+    np.testing.assert_array_equal(recognised.keypoints, recording.keypoints)
+
+
+# --- scores
+
+
+def of_scores(values, tmp_path, write=mmpose_video, form="mmpose", **options):
+    """Confidences where scores are `values` times those of the film."""
+    points = film(COCO17, missed=0)
+    points[..., 2] *= values
+    recording, report = read(write(tmp_path, points), form, replace(SOME, **options))
+    return points, recording.confidence, "\n".join(report)
+
+
+def test_unbounded_scores_are_compared_among_themselves_and_said_so(tmp_path):
+    points, confidence, said = of_scores(9.0, tmp_path)
+    top = np.quantile(points[..., 2][points[..., 2] > 0], 0.95)
+    np.testing.assert_allclose(confidence, (points[..., 2] / top).clip(0, 1), atol=1e-6)
+    assert f"divided by their 95th percentile, {top:.3g}" in said
+
+
+def test_scores_of_an_unknown_scale_are_refused_until_it_is_named(tmp_path):
+    with pytest.raises(InputError, match="say which by --confidence: percent") as error:
+        of_scores(100.0, tmp_path / "a", alphapose, "alphapose")
+    assert "alphapose-results.json" in str(error.value)
+    points, confidence, said = of_scores(
+        100.0, tmp_path / "b", alphapose, "alphapose", confidence="percent"
+    )
+    np.testing.assert_allclose(confidence, points[..., 2] / 100, atol=1e-6)
+    assert "divided by 100" in said
+    with pytest.raises(ValueError, match="--confidence must be one of"):
+        of_scores(1.0, tmp_path / "c", confidence="percentage")
+
+
+def test_logits_are_told_by_their_range_and_one_odd_score_does_not_make_them():
+    sure = np.linspace(0.01, 0.99, 99)
+    logits = np.log(sure / (1 - sure))
+    nobody = np.full(99, np.nan)
+    name, made = scores.rule(None, "visibility", logits, nobody)
+    assert name == "logit"
+    np.testing.assert_allclose(made, sure)
+    odd = np.where(np.arange(99) == 3, 5.0, sure)
+    name, made = scores.rule(None, "visibility", odd, nobody)
+    assert (name, made[3]) == ("probability", 1.0)
+    np.testing.assert_array_equal(np.delete(made, 3), np.delete(sure, 3))
+
+
+def test_flags_without_information_give_way_to_the_score_of_the_person(tmp_path):
+    """COCO's results have 1 in the third place, if they follow its specification."""
+    points = film(COCO17, missed=0)
+    flags = np.concatenate([points[..., :2], 1.0 * (points[..., 2:] > 0)], -1)
+    recording, report = read(coco_results(tmp_path, flags), "coco", SOME)
+    np.testing.assert_allclose(recording.confidence, 0.9 * flags[..., 2], atol=1e-6)
+    assert any("score of the whole person" in line for line in report)
+
+
+def test_a_joint_without_a_score_among_those_with_one_is_not_taken_as_sure():
+    raw = np.array([0.5, np.nan, 0.7])
+    _, made = scores.rule(None, "probability", raw, raw)
+    np.testing.assert_array_equal(made, [0.5, 0.0, 0.7])
+
+
+# --- pixels
+
+
+def test_shares_of_the_image_need_its_size(tmp_path):
+    points = film(layouts.BLAZEPOSE33)
+    cameras = mediapipe_csv(tmp_path, points)
+    with pytest.raises(InputError, match="say the size by --image-size"):
+        read(cameras, "mediapipe", SOME)
+    sizes = replace(SOME, image_size=(SIZE, (720, 1280)))
+    recording, _ = read(cameras, "mediapipe", sizes)
+    np.testing.assert_array_equal(recording.image_size, sizes.image_size)
+    turned = points[:, 1, :, :2] * [720 / 1280, 1280 / 720]
+    seen = points[:, 1, :, 2] > 0
+    np.testing.assert_allclose(recording.keypoints[:, 1][seen], turned[seen], atol=1e-3)
+    with pytest.raises(ValueError, match="3 image sizes for 2 cameras"):
+        read(cameras, "mediapipe", replace(SOME, image_size=(SIZE,) * 3))
+
+
+def test_a_third_number_below_0_is_depth_and_no_visibility(tmp_path):
+    points = film(layouts.BLAZEPOSE33, n_views=1, missed=0)
+    frames = [[[x, y, 0.1 - z] for x, y, z in p.tolist()] for p in points[:5, 0]]
+    (tmp_path / "a.json").write_text(json.dumps(frames))
+    recording, report = read([tmp_path / "a.json"], "mediapipe", SOME)
+    assert (recording.confidence == 1).all()
+    assert any("none in the files" in line for line in report)
+
+
+# --- columns and names
+
+
+@pytest.mark.parametrize(("confidence", "track"), [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_yolo_tells_an_id_from_a_confidence(tmp_path, confidence, track):
+    cameras = yolo_text(tmp_path, film(COCO17, missed=0), confidence, track)
+    options = replace(SOME, image_size=(SIZE,))
+    if track:
+        assert read(cameras, "yolo", replace(options, person=("1",)))
+    else:
+        with pytest.raises(ValueError, match="no person 7"):
+            read(cameras, "yolo", replace(options, person=("7",)))
+
+
+def test_detectors_own_names_are_understood():
+    words = {
+        "left_shoulder": "l_shoulder", "LShoulder": "l_shoulder", "LEFT_FOOT_INDEX": "l_bigtoe",
+        "RAnkle": "r_ankle", "rightknee": "r_knee", "rsho": "r_shoulder", "Hip": "mid_hip",
+        "MidHip": "mid_hip", "right_eye (inner)": "r_eye_inner", "head_top": "head_top",
+        "r_hip": "r_hip", "root": "pelvis", "Nose": "nose", "left_big_toe": "l_bigtoe",
+        "tail": None, "left_right_hip": None, "": None, "knee": None,
+    }  # fmt: skip
+    assert {word: layouts.canonical(word) for word in words} == words
+    with pytest.raises(InputError, match="Nose, nose are called the same"):
+        layouts.named(["Nose", "nose"], "here")
+
+
+def test_every_layout_has_joints_of_its_own_and_as_many_as_it_says():
+    for name, layout in layouts.LAYOUTS.items():
+        assert len(set(layout.joints)) == len(layout.joints) <= layout.total, name
+    places = {"l_hip": 23, "r_ankle": 28, "l_bigtoe": 31, "r_wrist": 16, "l_mouth": 9}
+    assert {n: layouts.BLAZEPOSE33.index(n) for n in places} == places
+    assert layouts.LIMBS12.index("r_knee") == 9
+
+
+def test_a_body_in_a_whole_body_is_found(tmp_path):
+    """Of 133 joints the first 23 are the body and the feet."""
+    points = film((*COCO17, *skeleton.FEET))
+    rest = np.full((*points.shape[:2], 110, 3), 300.0) * [1, 1, 0.001]
+    recording, _ = read(mmpose_lists(tmp_path, np.concatenate([points, rest], 2)), "mmpose", SOME)
+    assert recording.joints == (*COCO17, *skeleton.FEET)
+    seen = points[..., 2] > 0
+    np.testing.assert_allclose(recording.keypoints[seen], points[..., :2][seen], atol=1e-3)
+
+
+def test_a_yaml_file_describes_any_detector(tmp_path):
+    points = film(COCO17)
+    cameras = mmpose_video(tmp_path, points[:, :, :13])
+    with pytest.raises(InputError, match="people of 13 joints.*YAML file for --layout"):
+        read(cameras, "mmpose", SOME)
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"names: [{', '.join(COCO17[:13])}]\n"
+        "combinations: {pelvis: {l_hip: 0.5, r_hip: 0.5}, chin: {nose: 1.5, l_eye: -0.5}}\n"
+    )
+    recording, _ = read(cameras, "mmpose", replace(SOME, layout=str(path)))
+    assert recording.joints == (*COCO17[:13], "pelvis", "chin")
+    both = (points[:, :, 11:13, 2] > 0).all(-1)
+    middle = points[:, :, 11:13, :2].mean(2)
+    np.testing.assert_allclose(recording.keypoints[:, :, 13][both], middle[both], atol=1e-3)
+    least = np.where(both, points[:, :, 11:13, 2].min(-1), 0)
+    np.testing.assert_allclose(recording.confidence[:, :, 13], least, atol=1e-6)
+
+    path.write_text("names: {LAnkle: l_heel}\n")
+    cameras = deeplabcut_csv(tmp_path, points)
+    recording, _ = read(cameras, "deeplabcut", replace(SOME, layout=str(path)))
+    assert recording.joints[15] == "l_heel"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [nose", "not YAML"), ("[nose]", "not a mapping"), ("{}", "no `names`"),
+        ("names: [1, 2]", "a name is no text"), ("names: {}", "no `names`"),
+        ("{names: [nose], combinations: {pelvis: {nose: 2}}}", "weights that sum to 1"),
+        ("{names: [nose], combinations: {pelvis: {nose: .nan}}}", "weights that sum to 1"),
+        ("{names: [nose], bones: 3}", "not a mapping"),
+        ("!!python/object/apply:os.getcwd []", "not YAML"),
+    ],
+)  # fmt: skip
+def test_a_wrong_yaml_file_is_named(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"mine.yaml: .*{message}.*; write `names"):
+        layouts.load(path)
+
+
+def test_limbs_are_said_to_lack_a_head(tmp_path):
+    _, report = read(bodypose3d(tmp_path, film(layouts.LIMBS12)), "bodypose3d", SOME)
+    assert report[-1].startswith("trains on skeleton limbs14 (made by fixed combinations: pelvis,")
+    assert "h36m17 lacks nose, head" in report[-1]
+
+
+def test_a_data_set_of_human36m_joints_is_told_from_coco(tmp_path):
+    points = film(COCO17)
+    (path,) = videopose3d(tmp_path, points)
+    arrays = dict(np.load(path, allow_pickle=True))
+    arrays["metadata"] = np.array({"layout_name": "h36m", "num_joints": 17})
+    np.savez(path, **arrays)
+    assert read([path], "detectron", SOME)[0].joints == skeleton.H36M17
+    content = {"S1": {"a": [points[:, 0, :, :2]], "b": [points[:, 1, :, :2]]}}
+    np.savez(path, positions_2d=content, metadata=arrays["metadata"])
+    with pytest.raises(InputError, match=r"2 takes \(S1/a, S1/b\); save one take per file"):
+        read([path], "detectron", SOME)
+
+
+# --- who
+
+
+def crowd(tmp_path, people, ids=None):
+    """An AlphaPose file of several people, (frames, people, joints, 3), and their ids."""
+    entries = [
+        {"image_id": f"{t}.jpg", "keypoints": p.ravel().tolist(), "score": 2.0,
+         **({} if ids is None else {"idx": ids[t][i]})}
+        for t, frame in enumerate(people) for i, p in enumerate(frame) if p[:, 2].any()
+    ]  # fmt: skip
+    path = tmp_path / "cam.json"
+    path.write_text(json.dumps(entries))
+    return [path]
+
+
+def three_people():
+    """A sure one, a large one, and one who is seen for longest."""
+    sure = [person(COCO17, at=(200 + t, 200), height=200, confidence=0.9) for t in range(20)]
+    large = [person(COCO17, at=(700 + t, 100), height=600, confidence=0.5) for t in range(20)]
+    long = [person(COCO17, at=(1500 + t, 200), height=150, confidence=0.2) for t in range(20)]
+    for t in (18, 19):
+        sure[t] = large[t] = np.zeros((17, 3))
+    return np.array([sure, large, long], dtype=float).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize(
+    ("choice", "confidence"),
+    [("best", 0.9), ("largest", 0.5), ("longest", 0.2), ("cam=largest", 0.5),
+     ("other=longest", 0.9)],
+)  # fmt: skip
+def test_the_person_that_was_asked_for_is_kept(tmp_path, choice, confidence, tracked):
+    people = three_people()
+    ids = [[5, [3.0], [[8]]]] * 20 if tracked else None
+    recording, _ = read(crowd(tmp_path, people, ids), "alphapose", replace(SOME, person=(choice,)))
+    assert np.unique(recording.confidence[recording.confidence > 0]) == np.float32(confidence)
+    if tracked:
+        by_id = {0.9: "5", 0.5: "3", 0.2: "8"}[confidence]
+        again, _ = read(crowd(tmp_path, people, ids), "alphapose", replace(SOME, person=(by_id,)))
+        np.testing.assert_array_equal(again.keypoints, recording.keypoints)
+
+
+def test_an_id_that_does_not_exist_is_answered_with_those_that_do(tmp_path):
+    cameras = crowd(tmp_path, three_people(), [[5, 3, 8]] * 20)
+    with pytest.raises(ValueError, match="cam: no person 4; there are 8, 5, 3"):
+        read(cameras, "alphapose", replace(SOME, person=("4",)))
+
+
+def test_two_people_of_one_id_in_a_frame_are_refused(tmp_path):
+    cameras = crowd(tmp_path, three_people(), [[5, 5, 8]] * 20)
+    with pytest.raises(InputError, match=r"cam.json, frame 0: two people with the track id 5"):
+        read(cameras, "alphapose", SOME)
+
+
+def test_an_id_switch_is_reported_with_its_frame_and_can_be_undone(tmp_path):
+    people = three_people()[:, :1]
+    ids = [[1]] * 12 + [[7]] * 8
+    recording, report = read(crowd(tmp_path, people, ids), "alphapose", SOME)
+    assert (recording.confidence[:, 0, 0] > 0).sum() == 12
+    (warning,) = [line for line in report if "WARNING" in line]
+    assert "id 1 ends at frame 11" in warning
+    assert "id 7 at frame 12" in warning
+    joined = replace(SOME, person=("cam=1,7",))
+    recording, _ = read(crowd(tmp_path, people, ids), "alphapose", joined)
+    assert (recording.confidence[:, 0, 0] > 0).sum() == 18
+
+
+def test_an_id_that_jumps_to_somebody_else_is_reported(tmp_path):
+    people = three_people()[:18]
+    ids = [[1, 2, 3]] * 9 + [[2, 1, 3]] * 9
+    _, report = read(crowd(tmp_path, people, ids), "alphapose", SOME)
+    assert any("jumps to somebody else at frame 9" in line for line in report)
+
+
+def test_everybody_without_an_id_is_left_out_and_counted(tmp_path):
+    cameras = crowd(tmp_path, three_people(), [[None, 3, None]] * 20)
+    recording, report = read(cameras, "alphapose", SOME)
+    assert np.unique(recording.confidence[recording.confidence > 0]) == np.float32(0.5)
+    assert any("38 detections without a track id" in line for line in report)
+
+
+# --- when
+
+
+def straight(n_frames, fps, start=0.0):
+    """One view of a person who walks evenly: linear in time."""
+    body = person(COCO17, confidence=0.5).astype(float)
+    frames = np.stack([body] * n_frames)
+    frames[..., 0] += 40 * (start + np.arange(n_frames) / fps)[:, None]
+    return frames[:, None]
+
+
+@pytest.mark.parametrize("resample", [True, False])
+def test_different_frame_rates_meet_at_the_slower_one(tmp_path, resample):
+    slow = mmpose_video(tmp_path / "slow", straight(20, 25.0))
+    fast = mmpose_video(tmp_path / "fast", straight(24, 30.0))
+    options = Options(fps=(25.0, 30.0), resample=resample)
+    recording, report = read([*slow, *fast], "mmpose", options)
+    assert (recording.fps, recording.n_frames) == (25.0, 20)
+    assert recording.views == ("slow", "fast")
+    assert any("WARNING: frames per second: slow 25, fast 30" in line for line in report)
+    exact = straight(20, 25.0)[:, 0, :, :2]
+    np.testing.assert_allclose(recording.keypoints[:, 0], exact, atol=1e-3)
+    seen = recording.confidence[:, 1, 0] > 0
+    gap = np.abs(recording.keypoints[seen, 1] - exact[seen]).max()
+    assert seen[:19].all()
+    assert gap < 1e-3 if resample else 0.2 < gap <= 40 / 60 + 1e-3
+
+
+def test_nothing_is_interpolated_across_a_frame_that_is_missing(tmp_path):
+    points = straight(24, 30.0)
+    points[10] = 0
+    slow = mmpose_video(tmp_path / "slow", straight(20, 25.0))
+    fast = mmpose_video(tmp_path / "fast", points)
+    recording, _ = read([*slow, *fast], "mmpose", Options(fps=(25.0, 30.0)))
+    lost = np.flatnonzero(recording.confidence[:19, 1, 0] == 0) / 25
+    assert lost.tolist() == [0.32, 0.36]  # frames 9 to 11 of the faster are at 0.30 to 0.37 s
+
+
+def test_frames_that_only_have_times_are_matched_by_them(tmp_path):
+    """The second camera starts 0.2 s later, by a clock that both share."""
+    body = [{"x": 100.0 + j, "y": 200.0 + j, "visibility": 0.5} for j in range(33)]
+
+    def frames(first):
+        return [
+            {"timestamp_ms": 40 * t, "landmarks": [[{**p, "x": p["x"] + t} for p in body]]}
+            for t in range(first, 20)
+        ]
+
+    for camera, first in (("a", 0), ("b", 5)):
+        (tmp_path / f"{camera}.json").write_text(json.dumps(frames(first)))
+    recording, _ = read([tmp_path / "a.json", tmp_path / "b.json"], "auto")
+    assert recording.n_frames == 20
+    assert np.flatnonzero(recording.confidence[:, 1, 0] == 0).tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(recording.keypoints[5:, 0], recording.keypoints[5:, 1], atol=1e-3)
+
+
+def test_times_that_run_back_are_refused(tmp_path):
+    (path, _) = table_wide(tmp_path, film(COCO17))
+    text = path.read_text().replace("\n4;0.16", "\n4;0.09")
+    path.write_text(text)
+    with pytest.raises(InputError, match="frame 4: its time is not after that of the frame"):
+        read([path], "csv")
+
+
+def test_without_times_the_rate_has_to_be_given(tmp_path):
+    with pytest.raises(InputError, match="how many frames make a second; say --fps"):
+        read(mmpose_video(tmp_path, film(COCO17)), "mmpose")
+    with pytest.raises(ValueError, match="3 frame rates for 2 cameras"):
+        read(mmpose_video(tmp_path, film(COCO17)), "mmpose", Options(fps=(1.0, 2.0, 3.0)))
+
+
+# --- which files
+
+
+def test_globs_files_and_folders_are_cameras(tmp_path):
+    points = film(skeleton.BODY_25)
+    LAYOUT_FILES["openpose body25"].write(tmp_path, points)
+    for v in range(2):
+        for path in (tmp_path / f"cam{v}_json").iterdir():
+            path.rename(tmp_path / path.name.replace("cam_", f"phone{v}_"))
+    recording, _ = read([f"{tmp_path}/phone{v}_*.json" for v in range(2)], "openpose", SOME)
+    assert recording.views == ("phone0", "phone1")
+    assert_read(recording, points)
+    with pytest.raises(FileNotFoundError, match="matches no file"):
+        read([f"{tmp_path}/phone7_*.json"], "openpose", SOME)
+
+
+def test_auto_says_when_it_knows_nothing_and_refuses_a_mixture(tmp_path):
+    (tmp_path / "a.json").write_text('{"cats": 3}')
+    with pytest.raises(InputError, match="looks like no format that is known.*; name the format"):
+        read([tmp_path / "a.json"], "auto", SOME)
+    (one, _) = mmpose_video(tmp_path / "m", film(COCO17))
+    (other, _) = coco_results(tmp_path / "c", film(COCO17))
+    with pytest.raises(InputError, match="looks like coco, the camera before like mmpose"):
+        read([one, other], "auto", SOME)
+
+
+def test_a_text_that_was_cut_is_refused(tmp_path):
+    """Its last number may have lost digits."""
+    (path, _) = bodypose3d(tmp_path, film(layouts.LIMBS12))
+    path.write_text(path.read_text()[:-3])
+    with pytest.raises(InputError, match="the last line does not end"):
+        read([path], "bodypose3d", SOME)
+
+
+def test_points_of_hands_and_faces_are_left_out_and_counted(tmp_path):
+    _, report = read(caliscope(tmp_path, film(layouts.BLAZEPOSE33)), "auto")
+    assert any("18 rows of points other than the 33 of the body" in line for line in report)
+
+
+def test_a_detector_without_anybody_is_no_recording(tmp_path):
+    points = film(COCO17)
+    with pytest.raises(InputError, match="no person in any file"):
+        read(detectron(tmp_path, 0 * points), "detectron", SOME)
+
+
+# --- the real thing
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no recordings in {SHARED}")
+@pytest.mark.parametrize(
+    ("cameras", "fps", "shape", "least"),
+    [
+        (["balancing_4cam/cam0*_json"], (60.0,), (100, 4, 25), 0.9),
+        (["holistic_4cam/xy_HOLISTIC.csv"], (), (267, 4, 33), 0.5),
+        (["webcam_2cam_a/kpts_cam*.dat"], (30.0,), (428, 2, 12), 0.99),
+        (["webcam_2cam_b/kpts_cam*.dat"], (30.0,), (187, 2, 12), 0.99),
+    ],
+)
+def test_real_recordings_are_read(cameras, fps, shape, least):
+    paths = [path for pattern in cameras for path in sorted(SHARED.glob(pattern))]
+    recording, _ = read(paths, "auto", Options(fps=fps))
+    assert recording.confidence.shape == shape
+    assert (recording.confidence > 0).mean() > least
+    assert recording.fps == pytest.approx(fps[0] if fps else 30.3, abs=0.1)
+    assert skeleton.lacking(recording.joints, skeleton.SKELETONS["limbs14"]) == ()

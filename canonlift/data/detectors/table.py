@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from canonlift.data.detectors.footage import (
     Cameras,
@@ -39,6 +40,7 @@ AXES: Mapping[str, str] = {
     "visibility": "score", "vis": "score", "v": "score", "confidence": "score", "conf": "score",
     "c": "score", "likelihood": "score", "score": "score", "presence": "", "pres": "",
 }  # fmt: skip
+ROLES = ("x", "y", "score")
 _AXIS = "|".join(AXES)
 # Joint and axis in the name of a column; a single letter needs something that parts it off.
 _PATTERNS = tuple(
@@ -94,14 +96,15 @@ def read(docs: Iterable[Document], count: int | None = None) -> Cameras:
     cameras: dict[str, dict[int, list[Person]]] = {}
     times: dict[str, dict[int, float]] = {}
     seen: set[tuple] = set()
-    for row in people:
-        key = (row.camera, row.frame, row.person.track)
+    for row, points in people:
+        key = (row.camera, row.frame, row.track)
         if key in seen:
             where = f"{table.path}, line {row.line}"
             what = f"frame {row.frame} again, of the same person"
             raise InputError(where, what, "name people in a column 'track'")
         seen.add(key)
-        cameras.setdefault(row.camera, {}).setdefault(row.frame, []).append(row.person)
+        person = Person(keypoints(points, f"{table.path}, line {row.line}"), row.track)
+        cameras.setdefault(row.camera, {}).setdefault(row.frame, []).append(person)
         if np.isfinite(row.time):
             times.setdefault(row.camera, {})[row.frame] = row.time
     numbered = places["frame"] is not None or places["time"] is None
@@ -137,29 +140,49 @@ def parse(docs: Iterable[Document]) -> Table:
     return Table(path, header, [row for _, row in rows])
 
 
-def cell(text: str, where: object) -> float:
-    """A number, or NaN where there is none.
+def column(table: Table, index: int) -> Float[np.ndarray, " N"]:
+    """A column of numbers; NaN where a cell is empty.
 
     Raises:
-        InputError: if it is neither.
+        InputError: naming the line, if one is no number.
     """
-    if text.lower() in EMPTY:
-        return np.nan
+    texts = [row[index] for row in table.rows]
     try:
-        value = float(text)
-    except ValueError as error:
-        raise InputError(where, f"{text[:40]!r} is not a number", "export it again") from error
-    if np.isinf(value):
-        raise InputError(where, "a number is not finite", "export it again")
-    return value
+        values = np.array([np.nan if t.lower() in EMPTY else float(t) for t in texts])
+        bad = int(np.isinf(values).argmax()) if np.isinf(values).any() else None
+    except ValueError:
+        bad = next(i for i, text in enumerate(texts) if not _is_number(text))
+    if bad is not None:
+        where = f"{table.path}, line {bad + 2}"
+        what = f"{texts[bad][:40]!r} under {table.header[index]!r} is no finite number"
+        raise InputError(where, what, "export it again")
+    return values
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text.lower() in EMPTY
+    return True
+
+
+class _People(NamedTuple):
+    """Names of the joints if they have any, (row, points) of each body, and what to tell."""
+
+    joints: tuple[str, ...] | None
+    bodies: list[tuple["_Row", np.ndarray]]
+    note: str
 
 
 class _Row(NamedTuple):
+    """Where and when a row is of."""
+
     line: int
     camera: str
     frame: int
     time: float
-    person: Person
+    track: str | None
 
 
 def _delimiter(content: str) -> str:
@@ -183,38 +206,47 @@ def _joint_of(column: str) -> tuple[str, str]:
     return "", ""
 
 
-def _place(
-    row: Sequence[str], places: Mapping[str, int | None], names: Sequence[str], position: int,
-    where: str,
-) -> tuple[str, int, float, str | None]:  # fmt: skip
-    """Camera, frame, time and track of a row."""
+def _rows(table: Table, places: Mapping[str, int | None]) -> list[_Row]:
+    """Camera, frame, time and track of every row."""
+    n_rows = len(table.rows)
 
-    def text(role: str) -> str | None:
-        return None if places[role] is None else row[places[role]]
+    def texts(role: str) -> list[str | None]:
+        place = places[role]
+        return [None] * n_rows if place is None else [row[place] for row in table.rows]
 
-    frame, time, track, camera = (text(role) for role in ("frame", "time", "track", "camera"))
-    number = position
-    if frame is not None:
-        try:
-            value = float(frame)
-            number = int(value) if value == round(value) else frame
-        except (ValueError, OverflowError):
-            number = frame
-        number = number_of(number, where)
-    seconds = np.nan if time is None else cell(time, where)
-    if abs(seconds) > 1e13:
-        raise InputError(where, f"a time of {seconds:.3g}", "give seconds")
-    if places["time"] is not None and "ms" in names[places["time"]].lower():
-        seconds /= 1000
-    if "" in (camera, frame) or (camera or "").lower() in EMPTY[1:]:
-        raise InputError(where, "no number of the frame or no name of the camera", "write it")
-    name = "" if camera is None else f"{names[places['camera']]}{camera}"
-    return name, number, seconds, track
+    frames, cameras, tracks = texts("frame"), texts("camera"), texts("track")
+    for i, (frame, camera) in enumerate(zip(frames, cameras, strict=True)):
+        if frame == "" or (camera is not None and camera.lower() in EMPTY):
+            where = f"{table.path}, line {i + 2}"
+            raise InputError(where, "no number of the frame or no name of the camera", "write it")
+    numbers = {text: _frame(text, table) for text in dict.fromkeys(frames) if text is not None}
+    times = np.full(n_rows, np.nan)
+    if places["time"] is not None:
+        times = column(table, places["time"])
+        if (np.abs(times) > 1e13).any():
+            raise InputError(
+                table.path, f"a time of {np.nanmax(np.abs(times)):.3g}", "give seconds"
+            )
+        times = times / (1000 if "ms" in table.header[places["time"]].lower() else 1)
+    prefix = "" if places["camera"] is None else table.header[places["camera"]]
+    return [
+        _Row(i + 2, f"{prefix}{camera or ''}", i if frame is None else numbers[frame], time, track)
+        for i, (camera, frame, time, track) in enumerate(
+            zip(cameras, frames, times.tolist(), tracks, strict=True)
+        )
+    ]
 
 
-def _wide(
-    table: Table, places: Mapping[str, int | None], _: int | None
-) -> tuple[tuple[str, ...] | None, list[_Row], str]:
+def _frame(text: str, table: Table) -> int:
+    try:
+        value = float(text)
+        number: int | str = int(value) if value == round(value) else text
+    except (ValueError, OverflowError):
+        number = text
+    return number_of(number, f"{table.path}, frame {text[:40]!r}")
+
+
+def _wide(table: Table, places: Mapping[str, int | None], _: int | None) -> _People:
     columns: dict[str, dict[str, int]] = {}
     others = []
     taken = set(places.values())
@@ -232,61 +264,49 @@ def _wide(
         what = f"no x and y of {', '.join(halves[:5]) or 'any joint'}"
         raise InputError(table.path, what, "name columns such as nose_x, nose_y, nose_confidence")
     joints = _in_order(columns)
-    people = []
-    for position, row in enumerate(table.rows):
-        where = f"{table.path}, line {position + 2}"
-        camera, frame, time, track = _place(row, places, table.header, position, where)
-        points = [
-            [cell(row[axes[a]], where) if a in axes else np.nan for a in ("x", "y", "score")]
-            for axes in (columns[joint] for joint in joints)
-        ]
-        person = Person(keypoints(np.array(points), where), track)
-        people.append(_Row(position + 2, camera, frame, time, person))
+    points = np.full((len(table.rows), len(joints), 3), np.nan)
+    for i, joint in enumerate(joints):
+        for axis, index in columns[joint].items():
+            points[:, i, ROLES.index(axis)] = column(table, index)
     note = f"columns not read: {', '.join(others[:8])}" if others else ""
-    return None if joints[0].isdecimal() else joints, people, note
+    rows = _rows(table, places)
+    return _People(
+        None if joints[0].isdecimal() else joints, list(zip(rows, points, strict=True)), note
+    )
 
 
-def _long(
-    table: Table, places: Mapping[str, int | None], count: int | None
-) -> tuple[tuple[str, ...] | None, list[_Row], str]:
+def _long(table: Table, places: Mapping[str, int | None], count: int | None) -> _People:
     roles = [AXES.get(name.lower(), "") for name in table.header]
     if not {"x", "y"} <= set(roles):
         raise InputError(table.path, "no columns x and y", "name the columns so")
-    axes = {role: roles.index(role) for role in ("x", "y", "score") if role in roles}
-    joints = _listed([row[places["joint"]] for row in table.rows], count, table.path)
+    names = [row[places["joint"]] for row in table.rows]
+    joints = _listed(names, count, table.path)
     index = {joint: i for i, joint in enumerate(joints)}
-    groups: dict[tuple, np.ndarray] = {}
-    rows: dict[tuple, tuple[int, float]] = {}
+    values = np.full((len(names), 3), np.nan)
+    for i, role in enumerate(ROLES):
+        if role in roles:
+            values[:, i] = column(table, roles.index(role))
+    groups: dict[tuple, tuple[_Row, np.ndarray]] = {}
     done: set[tuple] = set()
     left_out = 0
-    for position, row in enumerate(table.rows):
-        where = f"{table.path}, line {position + 2}"
-        camera, frame, time, track = _place(row, places, table.header, position, where)
-        name = row[places["joint"]]
+    for row, name, value in zip(_rows(table, places), names, values, strict=True):
         joint = index.get(str(int(name)) if name.isdecimal() else name)
-        key = camera, frame, track
+        key = row.camera, row.frame, row.track
         if key not in groups:
-            groups[key] = np.full((len(joints), 3), np.nan)
-            rows[key] = position + 2, time
+            groups[key] = row, np.full((len(joints), 3), np.nan)
         if joint is None:
             left_out += 1
-            continue
-        if (key, joint) in done:
-            what = f"joint {name} of frame {frame} again"
+        elif (key, joint) in done:
+            what = f"joint {name} of frame {row.frame} again"
+            where = f"{table.path}, line {row.line}"
             raise InputError(where, what, "name people in a column 'track'")
-        done.add((key, joint))
-        for column, role in enumerate(("x", "y", "score")):
-            if role in axes:
-                groups[key][joint, column] = cell(row[axes[role]], where)
-    people = [
-        _Row(rows[key][0], key[0], key[1], rows[key][1],
-             Person(keypoints(points, f"{table.path}, frame {key[1]}"), key[2]))
-        for key, points in groups.items()
-    ]  # fmt: skip
+        else:
+            done.add((key, joint))
+            groups[key][1][joint] = value
     note = (
         f"{left_out} rows of points other than the {len(joints)} of the body" if left_out else ""
     )
-    return None if joints[:1] == ("0",) else joints, people, note
+    return _People(None if joints[:1] == ("0",) else joints, list(groups.values()), note)
 
 
 def _listed(cells: Sequence[str], count: int | None, path: Any) -> tuple[str, ...]:
