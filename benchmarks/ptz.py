@@ -628,8 +628,9 @@ def overview(rows: Rows) -> str:
     """Markdown, one line per method: N-MPJPE / PA-MPJPE in every setting."""
     groups = _groups(rows)
     lines = [["N-MPJPE / PA-MPJPE, mm", *SETTINGS], ["---"] + ["---:"] * len(SETTINGS)]
+    known = {method for _, method, _ in groups}
     for method in METHODS:
-        if method in ABLATIONS:
+        if method in ABLATIONS or method not in known:
             continue
         cells = []
         for setting in SETTINGS:
