@@ -1253,6 +1253,7 @@ CHANGES_FILM = {
     "cameras.azimuth_jitter_deg": "1",
     "cameras.azimuths_deg": "[0, 10, 20]",
     "cameras.centre_deg": "0",
+    "cameras.starts_s": "[0, 0.1, 0.2]",
     "cameras.fixed": "true",
     "cameras.share": "[0.1, 0.2]",
     "cameras.zoom": "false",
