@@ -407,6 +407,18 @@ def test_without_times_the_rate_has_to_be_given(tmp_path):
         read(mmpose_video(tmp_path, film(COCO17)), "mmpose", Options(fps=(1.0, 2.0, 3.0)))
 
 
+def test_frames_are_where_their_numbers_say(tmp_path):
+    """Neither frames that are missing nor the order of the others matter."""
+    points = film(COCO17, missed=0)
+    for path in mmpose_video(tmp_path, points):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps([content[t] for t in (8, 2, 0, 5, 3)]))
+    recording, report = read(sorted(tmp_path.glob("*.json")), "mmpose", SOME)
+    points[[1, 4, 6, 7]] = 0
+    assert_read(recording, points)
+    assert "frames of 9 of which a camera has no record, unobserved: cam0 4, cam1 4" in report
+
+
 # --- which files
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from canonlift.data.detectors.alphapose import by_image
 from canonlift.data.detectors.footage import (
     Cameras,
@@ -48,10 +46,8 @@ def read(docs: Iterable[Document]) -> Cameras:
         image = entry.get("image_id")
         if not isinstance(image, int | str) or image not in images:
             raise InputError(where, f"image_id {image!r} is not among 'images'", REMEDY)
-        points = triples(entry["keypoints"], where)
-        points[points[:, 2] == 0] = np.nan  # not labelled
         person = Person(
-            points,
+            triples(entry["keypoints"], where),
             track_of(entry.get("track_id"), where),
             one_number(entry.get("score"), where),
         )

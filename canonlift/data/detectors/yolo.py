@@ -108,7 +108,7 @@ def _text_frames(docs: list[Document]) -> dict[int, list[Person]]:
     # One number more is a confidence or an id. Only ids are whole numbers throughout.
     last = [row[-1] for people in rows.values() for row in people if layouts[len(row)][1] == 1]
     extra = {more for _, more in layouts.values()}
-    id_last = 0 in extra or (2 not in extra and bool(np.all(np.array(last) == np.round(last))))
+    id_last = 2 not in extra and bool(np.all(np.array(last) == np.round(last)))
     return {
         number: [
             _person(row, layouts[len(row)], id_last, f"{path}, frame {number}") for row in people
