@@ -51,6 +51,25 @@ class Footage:
     note: str = ""  # what to tell the user
     path: str = ""  # what was given to be read
 
+    def instants(self, rate: float) -> dict[int, float]:
+        """When each frame was, in seconds and in order; one without a time is between others.
+
+        Raises:
+            InputError: if time runs back from one frame to the next.
+        """
+        numbers = sorted(self.frames)
+        if not self.times:
+            return {number: number / rate for number in numbers}
+        known = sorted(self.times)
+        seconds = np.array([self.times[number] for number in known])
+        if (np.diff(seconds) <= 0).any():
+            where = f"{self.path}, frame {known[1 + int((np.diff(seconds) <= 0).argmax())]}"
+            what = "its time is not after that of the frame before"
+            raise InputError(where, what, "correct the times, or say --fps")
+        beyond = np.array(numbers) - np.clip(numbers, known[0], known[-1])
+        times = np.interp(numbers, known, seconds) + beyond / rate
+        return dict(zip(numbers, times.tolist(), strict=True))
+
 
 # What a reader makes of the files of one argument: a camera, or several by name.
 Cameras = dict[str, Footage]

@@ -67,7 +67,8 @@ def read(
             key = (
                 inner if len(sources) == 1 and len(found) > 1 else f"{name}{inner and '/'}{inner}"
             )
-            footage[key] = replace(part, path=str(cameras[len(forms) - 1]))
+            times = {} if options.fps and part.numbered else part.times
+            footage[key] = replace(part, path=str(cameras[len(forms) - 1]), times=times)
     notes = {part.note: name for name, part in footage.items() if part.note}
     report += [f"{name}: {note}" for note, name in notes.items()]
     reader = formats.READERS[forms[0]]
@@ -91,7 +92,9 @@ def read(
         chosen, said = who.choose(people, footage[name], rates[view], name, options.person)
         taken[name] = {n: people[n].points[i] for n, i in chosen.items()}
         report += [f"{name}: {line}" for line in said]
-    grid, fps, said = when.match(taken, footage, rates, len(names), options.resample, where)
+    grid, fps, processing, said = when.match(
+        taken, footage, rates, len(names), options.resample, where
+    )
     report += said
     confidence = grid[..., 2]
     observed = confidence > 0
@@ -104,6 +107,7 @@ def read(
         fps=fps,
         rig=options.rig,
         image_size=image_size,
+        processing=processing,
     )
     return recording, [*report, makes(names)]
 

@@ -21,17 +21,12 @@ def rates_of(
         return [given[0]] * len(footage) if len(given) == 1 else list(given), []
     rates = []
     for part in footage.values():
-        stamps = np.array([(n, t) for n, t in sorted(part.times.items())]).reshape(-1, 2)
+        part.instants(1.0)
+        stamps = np.array(sorted(part.times.items())).reshape(-1, 2)
         step = np.diff(stamps, axis=0)
         if len(step) == 0:
             raise InputError(
                 part.path, "the files do not say how many frames make a second", "say --fps"
-            )
-        if (step[:, 1] <= 0).any():
-            number = int(stamps[1 + np.flatnonzero(step[:, 1] <= 0)[0], 0])
-            what = "its time is not after that of the frame before"
-            raise InputError(
-                f"{part.path}, frame {number}", what, "correct the times, or say --fps"
             )
         rates.append(float(np.median(step[:, 0] / step[:, 1])))
         if not 0.1 < rates[-1] < 1e4:
@@ -47,8 +42,12 @@ def match(
     n_joints: int,
     between: bool,
     where: str,
-) -> tuple[Float[np.ndarray, "T V J 3"], float, list[str]]:
-    """One row per instant: matched by number where all cameras run alike, else by time."""
+) -> tuple[Float[np.ndarray, "T V J 3"], float, str, list[str]]:
+    """One row per instant: by number where all cameras run alike, else by time.
+
+    Returns:
+        A camera in each column, frames per second, what was done to keypoints, and an account.
+    """
     alike = max(rates) <= min(rates) * (1 + SAME_RATE)
     if alike and all(part.numbered for part in footage.values()):
         span = _span(footage, {n: sorted(p.frames) for n, p in footage.items()})
@@ -57,10 +56,10 @@ def match(
         for view, frames in enumerate(taken.values()):
             for number, person in frames.items():
                 grid[number - span[0], view] = person
-        return grid, float(np.mean(rates)), _gaps(footage, len(span))
+        return grid, float(np.mean(rates)), "", _gaps(footage, len(span))
     fps = min(rates)
     instants = {
-        name: np.array([part.times.get(n, n / rate) for n in sorted(part.frames)])
+        name: np.array(list(part.instants(rate).values()))
         for (name, part), rate in zip(footage.items(), rates, strict=True)
     }
     begin = min(times[0] for times in instants.values())
@@ -88,7 +87,9 @@ def match(
     how = "resampled (linearly)" if between else "matched by the nearest instant"
     shown = ", ".join(f"{name} {rate:.4g}" for name, rate in zip(taken, rates, strict=True))
     text = f"frames per second: {shown}; {how} to {fps:.4g}"
-    return grid, fps, [text if alike else f"WARNING: {text}; --no-resample takes nearest frames"]
+    if alike:
+        return grid, fps, text, [text]
+    return grid, fps, text, [f"WARNING: {text}; --no-resample takes nearest frames"]
 
 
 def _resample(
@@ -105,7 +106,8 @@ def _resample(
     numbers = sorted(frames)
     if not numbers:
         return result
-    times = np.array([footage.times.get(n, n / rate) for n in numbers])
+    instants = footage.instants(rate)
+    times = np.array([instants[n] for n in numbers])
     values = np.stack([frames[n] for n in numbers])
     after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
     before = (after - 1).clip(0)

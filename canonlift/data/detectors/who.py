@@ -17,7 +17,8 @@ def choose(
     """The person that is kept, {frame: index}, and an account of it."""
     numbers = sorted(frames)
     people = [frames[n].points for n in numbers]
-    moments = [round(footage.times.get(n, n / fps) * fps) for n in numbers]
+    instants = footage.instants(fps)
+    moments = [round(instants[n] * fps) for n in numbers]
     geometric = _tracks(people, moments, fps)
     ids: dict[str, dict[int, int]] = {}
     for place, number in enumerate(numbers):
