@@ -12,11 +12,11 @@ loss, once in 20 steps.) The products are those of the linear layers, forward an
 the layers whose result some loss reads: both heads of the first lift, and of the second one the
 poses alone. They are computed twice: by what the lifter multiplies with here (oneDNN, in float32
 on a CPU), which is what `step_over_products` means, and by `torch.mm` into memory that is
-already there, `step_over_torch_mm`. As in a step they come after Adam, which has put all else out
-of the caches.
+already there, `step_over_torch_mm`. The former are timed after Adam, which as in a step has put
+all else out of the caches.
 
 Adam reads and writes 28 bytes per weight, which no cache holds: of a small batch this takes a
-quarter as long as the products. `step_over_floor` counts it in.
+seventh as long as the products. `step_over_floor` counts it in.
 
 `step_over_products` and `frames_per_second` are those of the first batch size; 32 frames is that
 of CVSF and CanonPose.

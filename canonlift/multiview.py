@@ -155,10 +155,11 @@ def _orthonormal(
 ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3"]]:
     """The nearest orthonormal pair: (A A^T)^(-1/2) A, without the SVD that a device waits for.
 
-    Parallel rows stay so, at unit norm together.
+    Rows that are all but parallel come out shorter.
     """
     xx, xy, yy = (x * x).sum(-1), (x * y).sum(-1), (y * y).sum(-1)
-    area = (xx * yy - xy * xy).clamp_min(0.0).sqrt().clamp_min(1e-12)
+    area = torch.linalg.vector_norm(torch.linalg.cross(x, y), dim=-1)
+    area = torch.maximum(area, 1e-4 * (xx + yy)).clamp_min(1e-12)
     factor = 1 / (area * (xx + yy + 2 * area).sqrt())
     to_x, both, to_y = ((yy + area) * factor, xy * factor, (xx + area) * factor)
     return (

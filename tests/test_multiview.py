@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from canonlift import targets
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.scale import unit_scale
-from canonlift.multiview import Sight, adjust, resect, triangulate
+from canonlift.multiview import Sight, _orthonormal, adjust, resect, triangulate
 from canonlift.types import Lifted, Target, Views
 
 
@@ -57,6 +57,17 @@ def test_resection_equals_a_slow_least_squares_made_orthonormal(noisy):
         x, y = polar(rows.T, side="left")[0]
         expected = np.stack([x, y, np.cross(x, y)]) @ near.numpy()
         assert_close(found[b, v].numpy(), expected)
+
+
+def test_no_two_rows_make_an_orthonormal_pair_that_is_not_short_or_right():
+    x = random(200, 3, seed=1).float()
+    apart = 10.0 ** torch.linspace(-9, 0, 200)[:, None]
+    pair = torch.stack(_orthonormal(x, x + apart * random(200, 3, seed=2).float()), dim=1)
+    gram = pair @ pair.mT
+    assert (torch.linalg.eigvalsh(gram) < 1 + 1e-2).all()
+    assert_close(gram[-40:], torch.eye(2).expand(40, 2, 2), atol=1e-4, rtol=0)
+    still = _orthonormal(torch.zeros(1, 3), torch.zeros(1, 3))
+    assert_close(torch.cat(still), torch.zeros(2, 3))
 
 
 def test_one_view_that_lies_loses_its_say(exact):
