@@ -78,12 +78,13 @@ _3D = {"position": 1.0, "velocity": 20.0, "scale_free": 0.5}
 METHODS: Mapping[str, Method | None] = {
     "pretrained": None,
     "2d": Method({"image": 1.0}),
-    "2d+consistency": Method({"image": 1.0, "consistency": 0.3}),
-    "2d+as printed": Method({"image": 1.0, "consistency_as_printed": 0.3}),
+    "2d+consistency": Method({"image": 1.0, "consistency": 1.0}),
+    "2d+as printed": Method({"image": 1.0, "consistency_as_printed": 1.0}),
+    "2d+ours": Method({"image": 0.3, "cross_image": 1.0, "consistency": 0.1}),
     "3d": Method(_3D, "pose3d"),
     "3d+consistency": Method(_3D | {"consistency": 0.2}, "pose3d"),
 }
-CONSISTENT = [name for name, method in METHODS.items() if "con" in name or "printed" in name]
+ALONE = ("pretrained", "2d", "3d")  # in which no view knows of another
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Experiment:
     setting: str
     seed: int = 0
     start: str = "pretrained"  # or random, or closed form: see STARTS
-    segment: int = 0
+    segment: int = 0  # 0 and from `length` on: the whole window
     length: int = 27
     weight: float | None = None  # of the consistency, in place of the method's
     n_views: int | None = None  # train on the first of them only
@@ -107,29 +108,31 @@ SEGMENT = 9  # frames at 10 fps
 
 
 def _headline() -> Iterator[Experiment]:
-    for seed in ptz.SEEDS:
-        for setting in ("studio", "ski"):
-            yield Experiment("pretrained", setting, seed)
-            for start in STARTS[:2]:
-                for method in ("2d", "3d"):
+    for setting in ("studio", "ski"):
+        yield Experiment("pretrained", setting)
+        for seed in ptz.SEEDS:
+            for start in ("pretrained", "random"):
+                for method in ("2d", "3d", "2d+consistency", "2d+ours"):
                     yield Experiment(method, setting, seed, start)
-                for segment in (0, SEGMENT, 1):
-                    yield Experiment("2d+consistency", setting, seed, start, segment)
-            yield Experiment("2d+consistency", setting, seed, "closed form", SEGMENT)
-            yield Experiment("2d", setting, seed, "closed form")
-            yield Experiment("3d+consistency", setting, seed, segment=SEGMENT)
+            for segment in (SEGMENT, 1):
+                for method in ("2d+consistency", "2d+ours"):
+                    yield Experiment(method, setting, seed, segment=segment)
+            yield Experiment("3d+consistency", setting, seed)
 
 
 def _over(field: str, values: Sequence[Any], **fixed: Any) -> Callable[[], Iterator[Experiment]]:
     return lambda: (Experiment(**fixed, **{field: value}) for value in values)
 
 
-def _both(*parts: Callable[[], Iterator[Experiment]]) -> Callable[[], Iterator[Experiment]]:
+def _all(*parts: Callable[[], Iterator[Experiment]]) -> Callable[[], Iterator[Experiment]]:
     return lambda: (row for part in parts for row in part())
 
 
-_CON = {"method": "2d+consistency"}
+_CON, _OURS = {"method": "2d+consistency"}, {"method": "2d+ours"}
+_PAIRS = [f"pair{angle}" for angle in ANGLES]
+_SEGMENTS, _LENGTHS = (1, 3, 9, 27), (3, 9, 27, 81)
 _WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_OFFSETS_MS = (0.0, 20.0, 50.0, 100.0, 200.0)
 
 
 class Study(NamedTuple):
@@ -143,40 +146,39 @@ class Study(NamedTuple):
 STUDIES: Mapping[str, Study] = {
     "headline": Study(_headline, ""),
     "views": Study(
-        _both(
+        _all(
+            _over("n_views", range(1, 7), **_OURS, setting="ring"),
             _over("n_views", range(1, 7), **_CON, setting="ring"),
-            _over("n_views", range(1, 7), method="2d", setting="ring"),
+            _over("n_views", (1, 6), method="2d", setting="ring"),
             _over("n_views", range(1, 7), method="3d", setting="ring"),
         ),
         "n_views",
         "views in training",
     ),
     "second_view": Study(
-        _both(
-            _over("setting", [f"pair{angle}" for angle in ANGLES], **_CON),
-            _over("setting", [f"pair{angle}" for angle in ANGLES], method="2d"),
-        ),
+        _all(_over("setting", _PAIRS, **_OURS), _over("setting", _PAIRS, **_CON)),
         "setting",
         "degrees between two views",
     ),
     "segment": Study(
-        _both(
-            _over("segment", (1, 3, 5, 9, 13, 19, 27), **_CON, setting="ski"),
-            _over("segment", (1, 3, 5, 9, 13, 19, 27), **_CON, setting="studio"),
+        _all(
+            _over("segment", _SEGMENTS, **_OURS, setting="ski"),
+            _over("segment", _SEGMENTS, **_CON, setting="ski"),
+            _over("segment", _SEGMENTS, **_OURS, setting="studio"),
         ),
         "segment",
         "frames of a segment, at 10 fps",
     ),
     "length": Study(
-        _both(
-            _over("length", (3, 9, 27, 81), **_CON, setting="ski", segment=3),
-            _over("length", (3, 9, 27, 81), **_CON, setting="studio"),
+        _all(
+            _over("length", _LENGTHS, **_OURS, setting="ski"),
+            _over("length", _LENGTHS, **_OURS, setting="studio"),
         ),
         "length",
         "frames of a window, at 10 fps",
     ),
     "weight": Study(
-        _both(
+        _all(
             _over("weight", _WEIGHTS, **_CON, setting="studio"),
             _over("weight", _WEIGHTS, method="2d+as printed", setting="studio"),
         ),
@@ -184,9 +186,9 @@ STUDIES: Mapping[str, Study] = {
         "weight of the consistency",
     ),
     "offset": Study(
-        _both(
-            _over("offset_ms", (0.0, 20.0, 50.0, 100.0, 200.0), **_CON, setting="studio"),
-            _over("offset_ms", (0.0, 20.0, 50.0, 100.0, 200.0), method="2d", setting="studio"),
+        _all(
+            _over("offset_ms", _OFFSETS_MS, **_OURS, setting="studio"),
+            _over("offset_ms", _OFFSETS_MS, **_CON, setting="studio"),
         ),
         "offset_ms",
         "milliseconds by which every other view is late",
@@ -429,7 +431,7 @@ def show(name: str, rows: Sequence[Mapping[str, Any]], scale: float, out: Path) 
 
 def _spoken(one: Experiment) -> str:
     kinds = {0: "per sequence", 1: "per frame"}
-    if one.method not in CONSISTENT:
+    if one.method in ALONE:
         return one.method
     return f"{one.method}, {kinds.get(one.segment, f'per segment of {one.segment}')}"
 

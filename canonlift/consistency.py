@@ -97,6 +97,26 @@ def consistency_as_printed(aligned: Alignment) -> Float[Tensor, ""]:
     return _mean_distance(aligned, [side.unit for side in _sides(aligned)])
 
 
+def cross_image(windows: Windows, aligned: Alignment) -> Float[Tensor, ""]:
+    """Distance, in the image of each view, of the poses of every other one moved onto it.
+
+    Agreement alone is cheapest for a body that hardly moves: what one view cannot tell from its
+    image it had better not say. Here the other side of a pair is what was seen, which does not
+    come to meet it. Not in the papers.
+    """
+    keypoints = windows.keypoints[:, :, aligned.frames].flatten(3, 4)
+    confidence = windows.confidence[:, :, aligned.frames].flatten(3, 4)
+    exists = (aligned.weight > 0).any(-1, keepdim=True)
+    total, count = 0.0, 0.0
+    for side, onto in zip(_sides(aligned), aligned.pairs.flip(0), strict=True):
+        weight = confidence[:, onto] * exists
+        gap = side.moved[..., :2] - keypoints[:, onto]
+        distance = torch.linalg.vector_norm(gap, dim=-1) / side.unit
+        total, count = total + (distance * weight).sum(), count + weight.sum()
+    total, count = parallel.over_all(total, count)
+    return total / count.clamp_min(SMALLEST_NORM)
+
+
 def degenerate(aligned: Alignment) -> Float[Tensor, ""]:
     """Share of all pairs and segments that were left out although both views saw something."""
     lost = aligned.degenerate.sum()

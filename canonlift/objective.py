@@ -48,6 +48,7 @@ TERMS: Mapping[str, Term] = {
     "consistency_as_printed": Term(
         AlignPass, lambda p: consistency.consistency_as_printed(p.aligned)
     ),
+    "cross_image": Term(AlignPass, lambda p: consistency.cross_image(p.views, p.aligned)),
     "mended_image": Term(MendPass, lambda p: sequence_losses.reprojection(p.mended, p.motion)),
     "mended_consistency": Term(RemendPass, lambda p: consistency.consistency(p.realigned)),
 }

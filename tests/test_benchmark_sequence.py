@@ -36,7 +36,7 @@ def test_every_experiment_of_a_study_can_be_trained_and_is_there_once(name, tmp_
         assert "asf-01" not in str(config.data.train)
         assert (config.data.target == "pose3d") == one.method.startswith("3d")
         weights = config.schedule[-1].weights
-        assert ("consistency" in weights) == (one.method.endswith("+consistency"))
+        assert ("consistency" in weights) == one.method.endswith(("+consistency", "+ours"))
         if one.weight is not None:
             assert one.weight in weights.values()
 

@@ -169,6 +169,42 @@ def test_agrees_with_one_pair_after_another(loss, segment, noisy):
 
 
 @each_segment
+def test_agreement_with_the_images_of_other_views_by_one_pair_after_another(segment, noisy):
+    windows, motion = noisy
+    total = count = 0.0
+    for frames in segments(10, segment):
+        for b in range(2):
+            for u in range(3):
+                for v in range(3):
+                    x, y = (motion.in_camera[b, w, frames].flatten(0, 1) for w in (u, v))
+                    both = windows.confidence[b, u] * windows.confidence[b, v]
+                    weight = both[frames].flatten()
+                    if u != v and (weight > 0).sum() >= 3:
+                        seen = windows.keypoints[b, v, frames].flatten(0, 1)
+                        weight_there = windows.confidence[b, v, frames].flatten()
+                        image = align_similarity(x, y, weight)(x)[:, :2]
+                        gap = (image - seen).norm(dim=-1) / windows.unit[b, v].squeeze()
+                        total = total + (weight_there * gap).sum()
+                        count = count + weight_there.sum()
+    found = consistency.cross_image(windows, align(motion, windows, segment))
+    assert_close(found, total / count)
+
+
+def test_a_body_that_hardly_moves_agrees_with_itself_but_not_with_what_was_seen(noisy):
+    """Why there is `cross_image`: agreement alone would rather that nobody moved."""
+    windows, motion = noisy
+    mean = motion.in_camera.mean(2, keepdim=True)
+    found = []
+    for motionless in (0.0, 0.5, 0.9):
+        slower = Motion(torch.lerp(motion.in_camera, mean, motionless))
+        aligned = align(slower, windows, 0)
+        found.append([consistency.consistency(aligned), consistency.cross_image(windows, aligned)])
+    agreeing, seen = torch.tensor(found).T
+    assert agreeing[0] > agreeing[1] > agreeing[2]
+    assert seen[0] < seen[1] < seen[2]
+
+
+@each_segment
 @each_loss
 def test_is_zero_for_one_motion_seen_by_still_cameras_of_any_size_and_heading(loss, segment):
     windows, motion, _ = scene()
@@ -259,7 +295,8 @@ def test_the_gradient_is_exact_through_a_batch_with_gaps(segment):
 
     def both(points):
         aligned = align(Motion(points), windows, segment)
-        return [loss(aligned) for loss in LOSSES.values()]
+        alone = [loss(aligned) for loss in LOSSES.values()]
+        return [*alone, consistency.cross_image(windows, aligned)]
 
     assert torch.autograd.gradcheck(both, given, atol=1e-5, fast_mode=True)
 
@@ -282,6 +319,7 @@ def test_a_single_view_is_consistent_with_itself():
     aligned = align(Motion(given), windows, 4)
     for loss in LOSSES.values():
         assert loss(aligned) == 0
+    assert consistency.cross_image(windows, aligned) == 0
 
 
 # Rotations, and repair by them
@@ -389,10 +427,10 @@ def test_the_true_motion_costs_nothing_and_its_size_matters_where_it_should():
     windows = replace(windows, target=target)
     small = result(windows, Motion(0.5 * motion.in_camera))
     true = result(windows, motion)
-    for name in ("image", "consistency", *LEARNT):
+    for name in ("image", "cross_image", "consistency", *LEARNT):
         assert TERMS[name].compute(true) < 1e-9
         shrunk = TERMS[name].compute(small)
-        assert (shrunk > 0.05) == (name in ("image", "position", "velocity"))
+        assert (shrunk > 0.05) == (name in ("image", "cross_image", "position", "velocity"))
 
 
 def test_losses_by_hand(taught):
