@@ -305,7 +305,8 @@ def _watch(run: Run, row: Mapping[str, Any]) -> None:
     if progress.flat == PATIENCE:
         tqdm.write(
             f"WARNING: {step}: the poses are flat, {depth:.0%} as deep as wide: consistency alone "
-            "seldom gets away from there; begin with a phase of `position`, or with start_from"
+            "seldom gets away from there; give `cross_image` a weight, begin with a phase of "
+            "`position`, or with start_from"
         )
     if progress.small == PATIENCE // 2:
         tqdm.write(f"WARNING: {step}: the poses have {spread:.0%} of the size of what was seen")

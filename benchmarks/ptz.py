@@ -264,10 +264,7 @@ def _supervised(demo: Config, _: Setting) -> Config:
 
 
 def _over_time(demo: Config, setting: Setting) -> Config:
-    """Windows, held together by similarities; after the same start where there is one.
-
-    From two views there is no start in closed form, and no other 3D: poses stay flat.
-    """
+    """Windows, held together by similarities; after the same start where there is one."""
     ours = configs.load(ROOT / "configs" / "sequence.yaml")
     schedule, target = ours.schedule, demo.data.target
     if setting.cameras.n_views < 3:
@@ -279,7 +276,7 @@ def _over_time(demo: Config, setting: Setting) -> Config:
         batch_size=ours.batch_size,
         flip=ours.flip,
         data=replace(demo.data, target=target),
-        sequence=replace(ours.sequence, segment=0) if setting.cameras.fixed else ours.sequence,
+        sequence=ours.sequence,
         schedule=schedule,
     )
 

@@ -4,7 +4,7 @@ Examples:
     python benchmarks/sequence.py run headline --jobs 2           # every row that is missing
     python benchmarks/sequence.py run weight --steps-scale 0.1    # quick look; rows of their own
     python benchmarks/sequence.py show headline                   # Markdown
-    python benchmarks/sequence.py show views                      # and a figure beside the rows
+    python benchmarks/sequence.py show views                      # and figures/sequence-views.png
     python benchmarks/sequence.py speed --device cuda             # seconds and memory, 243 frames
 
 Studies: headline (the papers' Table 1), views (their Fig. 4), second_view (their Table 3),
@@ -94,7 +94,7 @@ class Experiment:
     method: str
     setting: str
     seed: int = 0
-    start: str = "pretrained"  # or random, or closed form: see STARTS
+    start: str = "pretrained"  # or random
     segment: int = 0  # 0 and from `length` on: the whole window
     length: int = 27
     weight: float | None = None  # of the consistency, in place of the method's
@@ -103,7 +103,6 @@ class Experiment:
     steps_scale: float = 1.0
 
 
-STARTS = ("pretrained", "random", "closed form")
 SEGMENT = 9  # frames at 10 fps
 
 
@@ -280,6 +279,11 @@ def shape(config: Config, experiment: Experiment) -> SequenceConfig:
     return replace(config.sequence, length=length, stride=max(1, length // 3), segment=segment)
 
 
+def batch_size(config: Config, experiment: Experiment) -> int:
+    """Windows of a step: whatever their length, a step sees as many frames."""
+    return max(1, round(config.batch_size * config.sequence.length / experiment.length))
+
+
 @cache
 def _ours() -> Config:
     return configs.load(ptz.ROOT / "configs" / "sequence.yaml")
@@ -294,6 +298,7 @@ def pretraining(experiment: Experiment, mocap: Path, work: Path) -> tuple[Config
         ours,
         data=DataConfig(train=[f"{escape(str(folder))}/*.npz"], target="pose3d"),
         sequence=replace(shape(ours, experiment), segment=0),
+        batch_size=batch_size(ours, experiment),
         schedule=[ptz._scaled(phase, experiment.steps_scale)],
     )
     return config, ptz.run_folder(config, "pretraining", work)
@@ -310,11 +315,9 @@ def fine_tuning(experiment: Experiment, folder: Path, start: Path | None) -> Con
         weights |= {name: experiment.weight for name in weights if name.startswith("consistency")}
     first, last = ours.schedule
     phase = replace(last, name=experiment.method, steps=600, weights=weights)
-    schedule, target = [phase], method.target
+    schedule = [phase]
     if experiment.start == "random":
         schedule = [replace(phase, learning_rate=first.learning_rate, steps=1200)]
-    if experiment.start == "closed form":
-        schedule, target = [first, phase], "closed_form"
     return replace(
         ours,
         seed=experiment.seed,
@@ -324,9 +327,10 @@ def fine_tuning(experiment: Experiment, folder: Path, start: Path | None) -> Con
                 for pattern in TRAINED_ON
                 if any((folder / "train").glob(pattern))
             ],
-            target=target,
+            target=method.target,
         ),
         sequence=shape(ours, experiment),
+        batch_size=batch_size(ours, experiment),
         start_from=None if start is None else str(start),
         schedule=[ptz._scaled(part, experiment.steps_scale) for part in schedule],
     )
@@ -534,6 +538,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     every.add_argument("--work", type=Path, default=ptz.ROOT / "runs" / "ptz", metavar="DIR")
     shown = commands.add_parser("show", help="print a study as Markdown, and draw it")
     shown.add_argument("study", choices=tuple(STUDIES))
+    shown.add_argument("--figures", type=Path, default=ptz.ROOT / "figures", metavar="DIR")
     for command in (every, shown):
         command.add_argument(
             "--steps-scale", type=float, default=1.0, metavar="F", help="factor on all steps"
@@ -553,7 +558,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{args.study}: complete, after {time.monotonic() - start:.0f} s")
         elif args.command == "show":
             rows = ptz._read_rows(args.results / "sequence.jsonl")
-            print(show(args.study, rows, args.steps_scale, args.results))
+            print(show(args.study, rows, args.steps_scale, args.figures))
         else:
             found = speed(args.device, args.rounds, args.backbones, args.batch)
             measure.write(args.json, found)
