@@ -96,14 +96,14 @@ class Experiment:
     seed: int = 0
     start: str = "pretrained"  # or random
     segment: int = 0  # 0 and from `length` on: the whole window
-    length: int = 27
+    length: int = 81  # at 10 fps, as long as 243 frames of SkiPose
     weight: float | None = None  # of the consistency, in place of the method's
     n_views: int | None = None  # train on the first of them only
     offset_ms: float = 0.0  # by which every other view is late, in training
     steps_scale: float = 1.0
 
 
-SEGMENT = 9  # frames at 10 fps
+SEGMENT = 27  # frames
 
 
 def _headline() -> Iterator[Experiment]:
@@ -129,7 +129,7 @@ def _all(*parts: Callable[[], Iterator[Experiment]]) -> Callable[[], Iterator[Ex
 
 _CON, _OURS = {"method": "2d+consistency"}, {"method": "2d+ours"}
 _PAIRS = [f"pair{angle}" for angle in ANGLES]
-_SEGMENTS, _LENGTHS = (1, 3, 9, 27), (3, 9, 27, 81)
+_SEGMENTS, _LENGTHS = (1, 3, 9, 27, 81), (3, 9, 27, 81)
 _WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _OFFSETS_MS = (0.0, 20.0, 50.0, 100.0, 200.0)
 
