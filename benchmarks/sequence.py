@@ -26,6 +26,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from glob import escape
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,16 +108,18 @@ SEGMENT = 27  # frames
 
 
 def _headline() -> Iterator[Experiment]:
-    for setting in ("studio", "ski"):
+    both = ("studio", "ski")
+    for setting in both:
         yield Experiment("pretrained", setting)
-        for seed in ptz.SEEDS:
-            for start in ("pretrained", "random"):
-                for method in ("2d", "3d", "2d+consistency", "2d+ours"):
-                    yield Experiment(method, setting, seed, start)
-            for segment in (SEGMENT, 1):
-                for method in ("2d+consistency", "2d+ours"):
-                    yield Experiment(method, setting, seed, segment=segment)
-            yield Experiment("3d+consistency", setting, seed)
+    for seed, setting in product(ptz.SEEDS, both):
+        for method in ("2d", "2d+consistency", "2d+ours", "3d", "3d+consistency"):
+            yield Experiment(method, setting, seed)
+    for seed, setting in product(ptz.SEEDS, reversed(both)):
+        for method, segment in product(("2d+consistency", "2d+ours"), (SEGMENT, 1)):
+            yield Experiment(method, setting, seed, segment=segment)
+    for seed, setting in product(ptz.SEEDS, both):
+        for method in ("2d", "2d+consistency", "2d+ours", "3d"):
+            yield Experiment(method, setting, seed, "random")
 
 
 def _over(field: str, values: Sequence[Any], **fixed: Any) -> Callable[[], Iterator[Experiment]]:
@@ -148,8 +151,7 @@ STUDIES: Mapping[str, Study] = {
         _all(
             _over("n_views", range(1, 7), **_OURS, setting="ring"),
             _over("n_views", range(1, 7), **_CON, setting="ring"),
-            _over("n_views", (1, 6), method="2d", setting="ring"),
-            _over("n_views", range(1, 7), method="3d", setting="ring"),
+            _over("n_views", (1, 2, 3, 6), method="3d", setting="ring"),
         ),
         "n_views",
         "views in training",
