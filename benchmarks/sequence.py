@@ -81,7 +81,7 @@ METHODS: Mapping[str, Method | None] = {
     "2d": Method({"image": 1.0}),
     "2d+consistency": Method({"image": 1.0, "consistency": 1.0}),
     "2d+as printed": Method({"image": 1.0, "consistency_as_printed": 1.0}),
-    "2d+ours": Method({"image": 0.3, "cross_image": 1.0, "consistency": 0.1}),
+    "2d+ours": Method({"image": 0.1, "cross_image": 1.0, "consistency": 0.1}),
     "3d": Method(_3D, "pose3d"),
     "3d+consistency": Method(_3D | {"consistency": 0.2}, "pose3d"),
 }
