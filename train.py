@@ -56,7 +56,7 @@ from eval import report
 
 LOG_EVERY = 20
 # Of sequence models; shares of what was seen, in so many logged steps in a row.
-SMALL, COLLAPSED, FLAT, PATIENCE = 0.5, 0.1, 0.15, 10
+SMALL, COLLAPSED, FLAT, STILL, PATIENCE = 0.5, 0.1, 0.15, 0.4, 10
 
 
 class Collapsed(Exception):
@@ -290,23 +290,30 @@ def _count(run: Run, session: Samples, taken: Sequence[Taken]) -> float:
 
 
 def _watch(run: Run, row: Mapping[str, Any]) -> None:
-    """Warn when the poses of a sequence model shrink or go flat, and stop when they are points.
+    """Warn when poses of a sequence model shrink, go flat or freeze; stop when they are points.
 
     Raises:
         Collapsed: with advice.
     """
     progress, weights = run.progress, run.phase.weights
-    spread, depth = row.get("spread"), row.get("depth")
+    spread, depth, movement = (row.get(name) for name in ("spread", "depth", "movement"))
     if spread is None:
         return
     progress.small = progress.small + 1 if spread < SMALL else 0
     progress.flat = progress.flat + 1 if depth < FLAT else 0
+    progress.still = progress.still + 1 if movement < STILL else 0
     step = f"step {progress.total_step}"
     if progress.flat == PATIENCE:
         tqdm.write(
             f"WARNING: {step}: the poses are flat, {depth:.0%} as deep as wide: consistency alone "
             "seldom gets away from there; give `cross_image` a weight, begin with a phase of "
             "`position`, or with start_from"
+        )
+    if progress.still == PATIENCE:
+        tqdm.write(
+            f"WARNING: {step}: the poses move {movement:.0%} as much as what was seen: bodies "
+            "that stay the same are consistent; lower the weight of consistency, or give "
+            "`cross_image` or `image` more"
         )
     if progress.small == PATIENCE // 2:
         tqdm.write(f"WARNING: {step}: the poses have {spread:.0%} of the size of what was seen")

@@ -340,12 +340,14 @@ def fine_tuning(experiment: Experiment, folder: Path, start: Path | None) -> Con
 
 FIGURES = {
     "mpjpe_mm": 1, "n_mpjpe_mm": 1, "pa_mpjpe_mm": 1, "mpjve_mm_s": 0, "acceleration_m_s2": 2,
-    "spread": 2, "depth": 2, "train_seconds": 0,
+    "spread": 2, "depth": 2, "movement": 2, "train_seconds": 0,
 }  # fmt: skip
 HEADINGS = (
     "MPJPE mm", "N-MPJPE mm", "PA-MPJPE mm", "MPJVE mm/s", "acceleration m/s²", "size", "depth",
-    "train s",
+    "movement", "train s",
 )  # fmt: skip
+
+OVERVIEW = ("mpjpe_mm", "pa_mpjpe_mm")
 
 
 def run(experiment: Experiment, mocap: Path, work: Path, results: Path) -> dict[str, Any]:
@@ -366,7 +368,7 @@ def run(experiment: Experiment, mocap: Path, work: Path, results: Path) -> dict[
     except train.Collapsed as collapse:
         print(collapse)
     last = log.read(out)[-1:]
-    found |= {name: float(row[name]) for row in last for name in ("spread", "depth")}
+    found |= {name: float(row[name]) for row in last for name in ("spread", "depth", "movement")}
     row = asdict(experiment) | {name: found[name] for name in FIGURES}
     row |= {"commit": commit, "machine": ptz._machine()}
     results.mkdir(parents=True, exist_ok=True)
@@ -424,6 +426,9 @@ def show(name: str, rows: Sequence[Mapping[str, Any]], scale: float, out: Path) 
         one = replace(one, steps_scale=scale)
         if _key(asdict(one)) in known:
             groups.setdefault(replace(one, seed=0), []).append(known[_key(asdict(one))])
+    if not study.over:
+        order = list(METHODS)
+        groups = dict(sorted(groups.items(), key=lambda item: order.index(item[0].method)))
     heads = ["setting", "start", "method", *([study.heading] if study.over else []), *HEADINGS]
     lines = [[*heads, "seeds"], ["---"] * 3 + ["---:"] * (len(heads) - 2)]
     for one, seeds in groups.items():
@@ -432,6 +437,27 @@ def show(name: str, rows: Sequence[Mapping[str, Any]], scale: float, out: Path) 
         lines.append([one.setting, one.start, _spoken(one), *place, *cells, str(len(seeds))])
     if study.over and groups:
         draw(study, groups, out / f"sequence-{name}.png")
+    return ptz._markdown(lines) if study.over else f"{overview(groups)}\n\n{ptz._markdown(lines)}"
+
+
+def overview(groups: Mapping[Experiment, Sequence[Mapping[str, Any]]]) -> str:
+    """MPJPE / PA-MPJPE of every setting, and the least by which any seed beats `2d` in MPJPE."""
+    settings = list(dict.fromkeys(one.setting for one in groups))
+    columns = [head for name in settings for head in (name, "less than 2d")]
+    lines = [["MPJPE / PA-MPJPE, mm", *columns], ["---"] + ["---:"] * len(columns)]
+    for one in dict.fromkeys(replace(one, setting="") for one in groups):
+        cells = []
+        for setting in settings:
+            rows = groups.get(replace(one, setting=setting), [])
+            plain = groups.get(Experiment("2d", setting, 0, one.start, length=one.length), [])
+            base = {row["seed"]: row["mpjpe_mm"] for row in plain}
+            both = [(row["mpjpe_mm"], base[row["seed"]]) for row in rows if row["seed"] in base]
+            gains = [1 - mine / other for mine, other in both if mine is not None]
+            figures = [ptz._mean([row[key] for row in rows], 1) for key in OVERVIEW]
+            shown = gains and one.method not in ("2d", "pretrained")
+            cells += [" / ".join(figures), f"{100 * min(gains):.0f} %" if shown else ""]
+        start = "" if one.start == "pretrained" else f", {one.start} start"
+        lines.append([_spoken(one) + start, *cells])
     return ptz._markdown(lines)
 
 

@@ -58,6 +58,7 @@ SUPERVISED = ("imitation", "position", "velocity", "scale_free")  # terms that n
 MEASURES: Mapping[str, Term] = {
     "spread": Term(MotionPass, lambda p: sequence_losses.spread(p.views, p.motion)),
     "depth": Term(MotionPass, lambda p: sequence_losses.depth(p.views, p.motion)),
+    "movement": Term(MotionPass, lambda p: sequence_losses.movement(p.views, p.motion)),
     "degenerate": Term(AlignPass, lambda p: consistency.degenerate(p.aligned)),
 }
 

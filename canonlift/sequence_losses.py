@@ -78,6 +78,22 @@ def depth(windows: Windows, motion: Motion) -> Float[Tensor, ""]:
     return (deep / wide.clamp_min(SMALLEST_NORM)).sqrt()
 
 
+def movement(windows: Windows, motion: Motion) -> Float[Tensor, ""]:
+    """How far the predictions depart from their own mean over a window, relative to what was seen.
+
+    What was seen trembles, so the truth has less than 1. Poses that stay the same have 0: they
+    agree with each other, however large they are.
+    """
+    weight = windows.confidence[..., None]
+    total = weight.sum(2, keepdim=True).clamp_min(SMALLEST_NORM)
+    sizes = []
+    for points in (motion.in_camera[..., :2].detach(), windows.keypoints):
+        mean = (weight * points).sum(2, keepdim=True) / total
+        sizes.append((weight * ((points - mean) / windows.unit).square()).sum())
+    predicted, seen = parallel.over_all(*sizes)
+    return (predicted / seen.clamp_min(SMALLEST_NORM)).sqrt()
+
+
 def _target(windows: Windows) -> tuple[Float[Tensor, "B V T J 3"], Float[Tensor, "B V T J"]]:
     """The target in the size of the keypoints, and the trust in it; none where that is unknown.
 

@@ -479,13 +479,27 @@ def test_measures_by_hand():
     assert_close(ratio[0] / ratio[1], torch.tensor(0.2, dtype=torch.float64))
 
 
+def test_movement_is_about_what_a_body_does_not_how_it_stands(noisy):
+    windows, motion = noisy
+    exact, true, _ = scene()
+    assert_close(sequence_losses.movement(exact, true).item(), 1.0)
+    seen = windows.confidence[..., None]
+    mean = (seen * motion.in_camera).sum(2, keepdim=True) / seen.sum(2, keepdim=True).clamp_min(1)
+    before = sequence_losses.movement(windows, motion)
+    for share in (0.0, 0.3):
+        slower = Motion(torch.lerp(mean.expand_as(motion.in_camera), motion.in_camera, share))
+        assert_close(sequence_losses.movement(windows, slower), share * before)
+        moved = Motion(motion.in_camera + 7 * windows.unit)
+        assert_close(sequence_losses.movement(windows, moved), before)
+
+
 def test_the_objective_measures_beside_its_terms_what_its_pass_can_tell(noisy):
     windows, motion = noisy
     run = Objective({"image": 1.0, "consistency": 0.5}, RemendPass)
     total, terms = run(result(windows, motion))
-    assert list(terms) == ["image", "consistency", "spread", "depth", "degenerate"]
+    assert list(terms) == ["image", "consistency", "spread", "depth", "movement", "degenerate"]
     assert_close(total, terms["image"] + 0.5 * terms["consistency"])
-    assert Objective({"image": 1.0}, RemendPass).measures == ["spread", "depth"]
+    assert Objective({"image": 1.0}, RemendPass).measures == ["spread", "depth", "movement"]
     assert Objective({"reprojection": 1.0}, STAGES["relift"].produces).measures == []
 
 

@@ -558,25 +558,31 @@ def test_poses_that_collapse_stop_the_run_with_advice(over_time, monkeypatch, ca
     assert "% of the size of what was seen" in capsys.readouterr().out
 
 
-def watch(spread, depth):
-    """What comes of measuring these, one after another."""
+def watch(**measured):
+    """What comes of measuring these, one after another; the others are as they should be."""
     run = SimpleNamespace(progress=runs.Progress(), phase=SimpleNamespace(weights={}))
-    for values in zip(spread, depth, strict=True):
-        train._watch(run, dict(zip(("spread", "depth"), values, strict=True)))
+    for values in zip(*measured.values(), strict=True):
+        row = dict(zip(measured, values, strict=True))
+        train._watch(run, {"spread": 1.0, "depth": 1.0, "movement": 0.8} | row)
 
 
 def test_only_poses_that_stay_small_have_collapsed(capsys):
     """At its start a network may say next to nothing."""
-    watch(9 * [0.05] + [0.6] + 9 * [0.05], 19 * [1.0])
-    watch(30 * [0.2], 30 * [1.0])
+    watch(spread=9 * [0.05] + [0.6] + 9 * [0.05])
+    watch(spread=30 * [0.2])
     with pytest.raises(train.Collapsed, match="give `image` a weight, or raise it"):
-        watch(10 * [0.05], 10 * [1.0])
+        watch(spread=10 * [0.05])
     assert capsys.readouterr().out.count("WARNING: step 0: the poses have") == 4
 
 
 def test_flat_poses_are_noticed(capsys):
-    watch(13 * [1.0], [0.3] + 12 * [0.01])
+    watch(depth=[0.3] + 12 * [0.01])
     assert capsys.readouterr().out.count("the poses are flat, 1% as deep as wide") == 1
+
+
+def test_bodies_that_stay_the_same_are_noticed(capsys):
+    watch(movement=9 * [0.1] + [0.5] + 12 * [0.2])
+    assert capsys.readouterr().out.count("move 20% as much as what was seen") == 1
 
 
 # --- the mirrored world
