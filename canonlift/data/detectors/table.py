@@ -290,7 +290,7 @@ def _long(table: Table, places: Mapping[str, int | None], count: int | None) -> 
     done: set[tuple] = set()
     left_out = 0
     for row, name, value in zip(_rows(table, places), names, values, strict=True):
-        joint = index.get(str(int(name)) if name.isdecimal() else name)
+        joint = index.get(str(int(name)) if joints[:1] == ("0",) else name)
         key = row.camera, row.frame, row.track
         if key not in groups:
             groups[key] = row, np.full((len(joints), 3), np.nan)
