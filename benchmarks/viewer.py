@@ -4,8 +4,8 @@ Examples:
     python benchmarks/viewer.py                     # needs Chromium and Playwright
     python benchmarks/viewer.py --profile           # and where a drawn frame's time goes
 
-A minute of six views of made-up motion, 60 frames per second, 17 joints. The browser draws without a GPU; `throttle` is
-how many times slower it makes the page's own thread, as on a phone.
+A minute of six views of made-up motion, 60 frames per second, 17 joints. The browser draws
+without a GPU; `throttle` is how many times slower it makes the page's own thread, as on a phone.
 """
 
 import argparse

@@ -366,6 +366,16 @@ def test_nobody_from_head_to_ankles_is_not_turned():
     assert "y is not up" in found.notes[-1]
 
 
+def test_someone_whose_head_no_detector_reports_is_still_upright():
+    """The skeleton has a head, but of the joints above the hips the shoulders alone were seen."""
+    headless = standing(lean=25)
+    headless.positions[:, [H36M17.index("head"), H36M17.index("nose")]] = np.nan
+    found = upright(headless, NOBODYS)
+    assert "y is an estimate" in found.notes[-1]
+    trunk = (found.middle("thorax") - found.middle("l_hip", "r_hip")).mean(0)
+    assert angle(trunk, np.array([0, 1, 0])) < 3
+
+
 # --- filter
 
 

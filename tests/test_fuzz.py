@@ -34,10 +34,14 @@ CELLS = ("", "nan", "inf", "-inf", "text", "1e400", "9" * 5000, "-5", "0", "7", 
 
 
 @cache
+def filmed(name):
+    return film(LAYOUT_FILES[name].joints)
+
+
+@cache
 def valid(name):
     """Files of a layout by their path, and what is to be read of them."""
-    layout = LAYOUT_FILES[name]
-    points = film(layout.joints)
+    layout, points = LAYOUT_FILES[name], filmed(name)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         cameras = [path.relative_to(root) for path in layout.write(root, points)]
@@ -171,7 +175,7 @@ def odd_value(document, rng):
 def lost_value(document, rng):
     path = rng.choice([path for path in nodes(document) if path])
     del at(document, path[:-1])[path[-1]]
-    return 99
+    return 0
 
 
 def shuffled(document, rng):
@@ -188,7 +192,37 @@ def doubled(document, rng):
         return 0
     place = at(document, rng.choice(lists))
     place.append(json.loads(json.dumps(rng.choice(place))))
-    return 99
+    return 0
+
+
+def crowded(document, rng):
+    """Somebody far away is in some of the frames, and nobody knows who it is."""
+    lists = [at(document, path) for path in nodes(document)]
+    lists = [people for people in lists if isinstance(people, list) and any(map(pose_in, people))]
+    seen = [(people, entry) for people in lists for entry in people if pose_in(entry)]
+    for people, entry in rng.sample(seen, min(3, len(seen))):
+        stranger = json.loads(json.dumps(entry))
+        for name in ("idx", "track_id", "person_id"):
+            stranger.pop(name, None)
+        key = pose_in(stranger)
+        stranger[key] = far_away(stranger[key])
+        people.insert(rng.randrange(len(people) + 1), stranger)
+    return 0
+
+
+def pose_in(entry):
+    """The key of somebody's joints, if it is somebody."""
+    keys = ("keypoints", "pose_keypoints_2d", "pose_keypoints", "joints")
+    return next((key for key in keys if isinstance(entry, dict) and key in entry), None)
+
+
+def far_away(joints):
+    """However they are written, 3000 px to the right."""
+    if isinstance(joints, dict):
+        return joints | {"x": [x + 3000 for x in joints["x"]]}
+    if isinstance(joints[0], list):
+        return [[x + 3000, *rest] for x, *rest in joints]
+    return [x + 3000 if i % 3 == 0 else x for i, x in enumerate(joints)]
 
 
 JSON_LAYOUTS = [n for n in LAYOUT_FILES if any(p.suffix == ".json" for p in valid(n)[0])]
@@ -198,7 +232,7 @@ PLACED = {"yolo json", "mmpose lists", "mediapipe solutions", "mediapipe tasks"}
 
 @given(
     st.sampled_from(JSON_LAYOUTS),
-    st.sampled_from([odd_value, lost_value, shuffled, doubled]),
+    st.sampled_from([odd_value, lost_value, shuffled, doubled, crowded]),
     st.integers(0, 1 << 30),
     st.booleans(),
 )
@@ -209,10 +243,12 @@ def test_odd_json(name, damage, seed, auto):
     document = json.loads(files[victim])
     if not document or (damage is shuffled and name in PLACED):
         return
+    if damage is crowded and (len(files) > 2 or name.startswith("mediapipe")):
+        return  # of one frame only, or not told from its joints
     wrong = damage(document, rng)
     content = json.dumps(document).encode()
     recording = outcome(name, {**files, victim: content}, auto)
-    if damage is shuffled:
+    if damage in (shuffled, crowded):
         assert recording is not None
         assert_same_frames(recording, expected)
     elif recording is not None:
@@ -235,7 +271,16 @@ def lost_cell(rows, rng, mark):
     cells = rows[i].split(mark)
     del cells[rng.randrange(len(cells))]
     rows[i] = mark.join(cells)
-    return 99
+    return 0
+
+
+def shuffled_rows(rows, rng, _):
+    """Rows that say of which frame they are, in another order."""
+    head = next(i for i, row in enumerate(rows) if row[0].isdecimal())
+    body = rows[head:]
+    rng.shuffle(body)
+    rows[head:] = body
+    return 0
 
 
 def lost_row(rows, rng, _):
@@ -255,7 +300,7 @@ TEXT_LAYOUTS = [
 
 @given(
     st.sampled_from(TEXT_LAYOUTS),
-    st.sampled_from([odd_cell, lost_cell, lost_row, doubled_row]),
+    st.sampled_from([odd_cell, lost_cell, lost_row, doubled_row, shuffled_rows]),
     st.integers(0, 1 << 30),
     st.booleans(),
 )
@@ -266,10 +311,15 @@ def test_odd_tables(name, damage, seed, auto):
     text = files[victim].decode()
     rows = text.splitlines()
     mark = max(",; ", key=rows[-1].count)
+    if damage is shuffled_rows and name == "bodypose3d":
+        return  # a frame is a line there
     wrong = damage(rows, rng, mark)
     content = "".join(row + "\n" for row in rows).encode()
     recording = outcome(name, {**files, victim: content}, auto)
-    if recording is not None:
+    if damage is shuffled_rows:
+        assert recording is not None
+        assert_same_frames(recording, expected)
+    elif recording is not None:
         assert_honest(recording, name, wrong)
 
 
@@ -337,7 +387,7 @@ def test_odd_labels_of_h5(seed):
             labels = pickle.dumps(bad, rng.choice((0, 2)))
         except (TypeError, pickle.PicklingError):
             return
-        deeplabcut_h5(Path(folder), film(LAYOUT_FILES["deeplabcut h5"].joints), labels)
+        deeplabcut_h5(Path(folder), filmed("deeplabcut h5")[:, :1], labels)
         content = (Path(folder) / cameras[0]).read_bytes()
         assert outcome("deeplabcut h5", {**files, cameras[0]: content}) is None
         assert not mark.exists()
@@ -389,10 +439,10 @@ def test_h5_bombs(tmp_path):
 def test_what_is_deep_long_or_many_is_refused_in_time():
     files, cameras, _ = valid("mmpose video")
     for content in (
-        b"[" * 1_000_000,
-        b'{"a":' * 1_000_000,
-        b"[" + b"9" * 1_000_000 + b"]",
-        b'[{"frame_id": 0, "instances": [' + b"[]," * 300_000 + b"[]]}]",
+        b"[" * 300_000,
+        b'{"a":' * 300_000,
+        b"[" + b"9" * 300_000 + b"]",
+        b'[{"frame_id": 0, "instances": [' + b"[]," * 60_000 + b"[]]}]",
         b"[" + b'{"frame_id": 99999999999999, "instances": []},' * 2 + b'{"frame_id": 3}]',
     ):
         assert outcome("mmpose video", {**files, cameras[0]: content}) is None

@@ -188,7 +188,7 @@ def test_the_most_alarming_comes_first_with_what_to_do():
     assert alarms == sorted(alarms, reverse=True)
     assert all(0 <= alarm <= 1 for alarm in alarms)
     lines = report.lines()
-    assert "things look wrong" in lines[0]
+    assert " wrong, the most alarming first" in lines[0]
     assert lines[1].startswith("!! cam0 and cam2")
     assert lines[1].endswith("give every camera its own files")
     assert lines[-1].startswith("   ")

@@ -69,11 +69,12 @@ class Health:
         """Short readable text."""
         if not self.findings:
             return ["health: nothing suspicious"]
+        n = len(self.findings)
         marks = [
             "!!" if f.alarm >= 0.6 else "! " if f.alarm >= 0.3 else "  " for f in self.findings
         ]
         return [
-            f"health: {len(self.findings)} things look wrong, the most alarming first",
+            f"health: {n} thing{'s look' if n > 1 else ' looks'} wrong, the most alarming first",
             *(f"{m} {f.what}; {f.remedy}" for m, f in zip(marks, self.findings, strict=True)),
         ]
 

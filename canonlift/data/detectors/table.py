@@ -268,7 +268,7 @@ def _wide(table: Table, places: Mapping[str, int | None], _: int | None) -> _Peo
     for i, joint in enumerate(joints):
         for axis, index in columns[joint].items():
             points[:, i, ROLES.index(axis)] = column(table, index)
-    note = f"columns not read: {', '.join(others[:8])}" if others else ""
+    note = f"columns not read: {', '.join(name[:40] for name in others[:8])}" if others else ""
     rows = _rows(table, places)
     return _People(
         None if joints[0].isdecimal() else joints, list(zip(rows, points, strict=True)), note
@@ -303,10 +303,17 @@ def _long(table: Table, places: Mapping[str, int | None], count: int | None) -> 
         else:
             done.add((key, joint))
             groups[key][1][joint] = value
-    note = (
-        f"{left_out} rows of points other than the {len(joints)} of the body" if left_out else ""
+    others = [
+        name[:40]
+        for i, name in enumerate(table.header)
+        if i not in places.values() and name.lower() not in AXES
+    ]
+    notes = [f"{left_out} rows of points other than the {len(joints)} of the body"] * (
+        left_out > 0
     )
-    return _People(None if joints[:1] == ("0",) else joints, list(groups.values()), note)
+    notes += [f"columns not read: {', '.join(others[:8])}"] * bool(others)
+    joints = None if joints[:1] == ("0",) else joints
+    return _People(joints, list(groups.values()), "; ".join(notes))
 
 
 def _listed(cells: Sequence[str], count: int | None, path: Any) -> tuple[str, ...]:
