@@ -8,19 +8,24 @@ import numpy as np
 import pytest
 from detector_files import (
     COCO17,
+    DLC_NAMES,
     FPS,
+    IDS,
     LAYOUT_FILES,
     SIZE,
     alphapose,
     bodypose3d,
     caliscope,
+    coco_annotations,
     coco_results,
     deeplabcut_csv,
     detectron,
+    double,
     film,
     mediapipe_csv,
     mmpose_lists,
     mmpose_video,
+    people,
     person,
     table_wide,
     videopose3d,
@@ -295,6 +300,100 @@ def test_the_person_that_was_asked_for_is_kept(tmp_path, choice, confidence, tra
         by_id = {0.9: "5", 0.5: "3", 0.2: "8"}[confidence]
         again, _ = read(crowd(tmp_path, people, ids), "alphapose", replace(SOME, person=(by_id,)))
         np.testing.assert_array_equal(again.keypoints, recording.keypoints)
+
+
+WITH_IDS = ["openpose body25", "alphapose coco17", "mmpose video", "mmpose images", "mmpose lists",
+            "coco results", "coco annotations", "yolo json"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITH_IDS)
+def test_each_of_two_people_is_found_by_the_id_that_the_detector_gave(tmp_path, name):
+    """Also where the other one stands first in a file, or last."""
+    layout = LAYOUT_FILES[name]
+    points = film(layout.joints)
+    cameras = layout.write(tmp_path, points)
+    for path in tmp_path.rglob("*.json"):
+        document = json.loads(path.read_text())
+        for i, (place, entry) in enumerate(people(document)):
+            key = next((key for key in IDS if key in entry), "track_id")
+            other = double(entry) | {key: 8}
+            entry[key] = 3
+            place.insert(len(place) * (i % 2), other)
+        path.write_text(json.dumps(document))
+    one, other = (read(cameras, layout.form, replace(SOME, person=(i,)))[0] for i in "38")
+    assert_read(one, layout.expect(points), layout.atol)
+    np.testing.assert_array_equal(other.confidence, one.confidence)
+    np.testing.assert_allclose(other.keypoints, one.keypoints + [3000, 0], atol=1e-3)
+
+
+def test_individuals_of_deeplabcut_may_lack_joints_and_list_them_otherwise(tmp_path):
+    points = film(COCO17, n_views=1, missed=0)[:, 0]
+    names = list(DLC_NAMES.values())
+    columns = [("anna", n) for n in range(17)] + [("bob", n) for n in (16, 3, 9)]
+    rows = [
+        ["scorer"] + ["net"] * 60,
+        ["individuals"] + [who for who, _ in columns for _ in range(3)],
+        ["bodyparts"] + [names[n] for _, n in columns for _ in range(3)],
+        ["coords"] + ["x", "y", "likelihood"] * 20,
+        *(
+            [str(t)] + [f"{x + 100 * (who == 'bob' and i < 2):.3f}" for who, n in columns
+                        for i, x in enumerate(frame[n])]
+            for t, frame in enumerate(points)
+        ),
+    ]  # fmt: skip
+    path = tmp_path / "video.csv"
+    path.write_text("".join(",".join(row) + "\n" for row in rows))
+    anna, bob = (
+        read([path], "deeplabcut", replace(SOME, person=(who,)))[0] for who in ("anna", "bob")
+    )
+    seen = points[..., 2] > 0
+    np.testing.assert_allclose(anna.keypoints[:, 0][seen], points[..., :2][seen], atol=1e-3)
+    assert set(np.flatnonzero((bob.confidence[:, 0] > 0).any(0))) == {3, 9, 16}
+    for joint in (3, 9, 16):
+        there = seen[:, joint]
+        expected = points[there, joint, :2] + 100
+        np.testing.assert_allclose(bob.keypoints[there, 0, joint], expected, atol=1e-3)
+
+
+def test_labelled_images_of_deeplabcut_are_numbered_by_their_names(tmp_path):
+    """Their path stands in three columns, of which the head names none."""
+    path = tmp_path / "CollectedData_me.csv"
+    path.write_text(
+        "scorer,,,me,me,me,me\nbodyparts,,,Nose,Nose,LHip,LHip\ncoords,,,x,y,x,y\n"
+        "labeled-data,walk,img0007.png,10,20,30,90\nlabeled-data,walk,img0004.png,11,22,33,94\n"
+    )
+    recording, _ = read([path], "deeplabcut", SOME)
+    assert (recording.joints, recording.n_frames) == (("nose", "l_hip"), 4)
+    np.testing.assert_array_equal(recording.keypoints[0, 0], [[11, 22], [33, 94]])
+    np.testing.assert_array_equal(recording.keypoints[3, 0], [[10, 20], [30, 90]])
+
+
+def test_two_images_of_one_number_are_no_take(tmp_path):
+    (path, _) = coco_annotations(tmp_path, film(COCO17))
+    content = json.loads(path.read_text())
+    content["images"][0]["file_name"] = "other/frame_000003.png"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="same number in their names"):
+        read([path], "coco", SOME)
+    (path, _) = alphapose(tmp_path, film(COCO17))
+    content = json.loads(path.read_text())
+    content[0]["image_id"] = "b/3.jpg"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="'b/3.jpg' .*are both frame 3|are both frame 3"):
+        read([path], "alphapose", SOME)
+
+
+def test_landmarks_of_five_numbers_have_their_visibility_before_their_presence(tmp_path):
+    """And frames that say their number are of that number, wherever they stand."""
+    points = film(layouts.BLAZEPOSE33, n_views=1, missed=0)[:6]
+    rows = [[[x, y, -0.1, c, 0.95] for x, y, c in p.tolist()] for p in points[:, 0]]
+    frames = [{"frame": 2 * t, "pose_landmarks": [row]} for t, row in enumerate(rows) if t != 5]
+    (tmp_path / "a.json").write_text(json.dumps(frames[::-1]))
+    recording, _ = read([tmp_path / "a.json"], "mediapipe", SOME)
+    assert recording.n_frames == 9
+    np.testing.assert_allclose(recording.confidence[::2, 0], points[:5, 0, :, 2], atol=1e-5)
+    np.testing.assert_allclose(recording.keypoints[::2, 0], points[:5, 0, :, :2], atol=1e-3)
+    assert not recording.confidence[1::2].any()
 
 
 def test_an_id_that_does_not_exist_is_answered_with_those_that_do(tmp_path):

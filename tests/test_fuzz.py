@@ -18,7 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from detector_files import LAYOUT_FILES, deeplabcut_h5, film
+from detector_files import IDS, LAYOUT_FILES, at, deeplabcut_h5, double, film, nodes, people
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,20 +150,6 @@ def test_lost_and_empty_files(name, seed):
 # --- damage to JSON
 
 
-def nodes(value, path=()):
-    """Every place in a JSON document."""
-    yield path
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from nodes(inner, (*path, key))
-
-
-def at(value, path):
-    for key in path:
-        value = value[key]
-    return value
-
-
 def odd_value(document, rng):
     """One value becomes something else: how many joints may now differ."""
     path = rng.choice([path for path in nodes(document) if path])
@@ -197,32 +183,13 @@ def doubled(document, rng):
 
 def crowded(document, rng):
     """Somebody far away is in some of the frames, and nobody knows who it is."""
-    lists = [at(document, path) for path in nodes(document)]
-    lists = [people for people in lists if isinstance(people, list) and any(map(pose_in, people))]
-    seen = [(people, entry) for people in lists for entry in people if pose_in(entry)]
-    for people, entry in rng.sample(seen, min(3, len(seen))):
-        stranger = json.loads(json.dumps(entry))
-        for name in ("idx", "track_id", "person_id"):
+    seen = people(document)
+    for place, entry in rng.sample(seen, min(3, len(seen))):
+        stranger = double(entry)
+        for name in IDS:
             stranger.pop(name, None)
-        key = pose_in(stranger)
-        stranger[key] = far_away(stranger[key])
-        people.insert(rng.randrange(len(people) + 1), stranger)
+        place.insert(rng.randrange(len(place) + 1), stranger)
     return 0
-
-
-def pose_in(entry):
-    """The key of somebody's joints, if it is somebody."""
-    keys = ("keypoints", "pose_keypoints_2d", "pose_keypoints", "joints")
-    return next((key for key in keys if isinstance(entry, dict) and key in entry), None)
-
-
-def far_away(joints):
-    """However they are written, 3000 px to the right."""
-    if isinstance(joints, dict):
-        return joints | {"x": [x + 3000 for x in joints["x"]]}
-    if isinstance(joints[0], list):
-        return [[x + 3000, *rest] for x, *rest in joints]
-    return [x + 3000 if i % 3 == 0 else x for i, x in enumerate(joints)]
 
 
 JSON_LAYOUTS = [n for n in LAYOUT_FILES if any(p.suffix == ".json" for p in valid(n)[0])]
