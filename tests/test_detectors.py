@@ -557,6 +557,16 @@ def test_points_of_hands_and_faces_are_left_out_and_counted(tmp_path):
     assert any("18 rows of points other than the 33 of the body" in line for line in report)
 
 
+def test_cameras_of_one_table_are_sorted_whatever_rows_come_first(tmp_path):
+    points = film(layouts.BLAZEPOSE33, n_frames=6, n_views=11, missed=0)
+    (path,) = caliscope(tmp_path, points)
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([head, *rows[::-1]]) + "\n")
+    recording, _ = read([path], "auto")
+    assert recording.views == tuple(f"port{v}" for v in range(11))
+    np.testing.assert_allclose(recording.keypoints[0], points[0, ..., :2], atol=1e-3)
+
+
 def test_a_detector_without_anybody_is_no_recording(tmp_path):
     points = film(COCO17)
     with pytest.raises(InputError, match="no person in any file"):

@@ -138,6 +138,22 @@ def test_trc_has_the_layout_of_a_real_one(tmp_path):
     assert layout(tmp_path / "a.trc") == layout(REAL)
 
 
+@pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there")
+def test_trc_of_the_same_joints_is_a_real_one_byte_by_byte_but_for_its_numbers(tmp_path):
+    """Which count frames from 1, with all digits."""
+    _, names, _, positions = read_trc(REAL)
+    path = tmp_path / REAL.name
+    trc.write(Markers(positions, tuple(names), 60.0, "m"), path)
+    ours, real = path.read_bytes().split(b"\n"), REAL.read_bytes().split(b"\n")
+    title = real[0].split(b"\t")
+    assert ours[0].split(b"\t") == [*title[:3], REAL.name.encode()]
+    assert ours[1:5] == real[1:5]
+    assert len(ours) == len(real)
+    for one, other in zip(ours[5:], real[5:], strict=True):
+        assert one.count(b"\t") == other.count(b"\t")
+    np.testing.assert_allclose(read_trc(path)[3], positions, atol=1e-6)
+
+
 def test_csv_is_read_back(tmp_path):
     written = motion()
     tables.write_csv(written, tmp_path / "a.csv")

@@ -110,8 +110,14 @@ def read(docs: Iterable[Document], count: int | None = None) -> Cameras:
     numbered = places["frame"] is not None or places["time"] is None
     return {
         name: Footage(frames, joints, times.get(name, {}), numbered, note=note)
-        for name, frames in cameras.items()
+        for name, frames in sorted(cameras.items(), key=lambda item: _natural(item[0]))
     }
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts cameras alike however rows are ordered, and port10 after port9."""
+    parts = re.findall(r"\d{1,18}|\D+", name)
+    return [(p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts]
 
 
 def parse(docs: Iterable[Document]) -> Table:
