@@ -27,6 +27,7 @@ from detector_files import (
     mmpose_video,
     people,
     person,
+    table_long,
     table_wide,
     videopose3d,
     yolo_text,
@@ -555,6 +556,18 @@ def test_a_text_that_was_cut_is_refused(tmp_path):
 def test_points_of_hands_and_faces_are_left_out_and_counted(tmp_path):
     _, report = read(caliscope(tmp_path, film(layouts.BLAZEPOSE33)), "auto")
     assert any("18 rows of points other than the 33 of the body" in line for line in report)
+
+
+def test_what_the_fuzz_test_found_stays_found(tmp_path):
+    """Sizes of images that are lists, and a joint whose name is a number of 5000 digits."""
+    (path, _) = coco_annotations(tmp_path, film(COCO17))
+    content = json.loads(path.read_text())
+    content["images"][2]["width"] = [1280]
+    path.write_text(json.dumps(content))
+    assert read([path], "coco", SOME)[0].image_size is None
+    (path,) = table_long(tmp_path, film(COCO17))
+    path.write_text(path.read_text().replace("l_ear", "9" * 5000, 1))
+    assert "9" * 5000 in read([path], "csv")[0].joints
 
 
 def test_cameras_of_one_table_are_sorted_whatever_rows_come_first(tmp_path):
