@@ -68,6 +68,18 @@ def test_cameras_may_move_unless_a_rig_is_named(cameras, tmp_path, capsys):
     assert "cameras may move" in capsys.readouterr().out
 
 
+def test_a_camera_that_started_later_by_hand_is_put_that_much_later(cameras, tmp_path, capsys):
+    argv = ["openpose", *cameras, "--fps", "25", "--out"]
+    convert.main([*argv, str(tmp_path / "plain.npz")])
+    convert.main([*argv, str(tmp_path / "moved.npz"), "--offset", "right=0.04"])
+    plain, moved = (load(tmp_path / f"{name}.npz") for name in ("plain", "moved"))
+    np.testing.assert_array_equal(moved.keypoints[1:, 1], plain.keypoints[:-1, 1])
+    assert not moved.confidence[0, 1].any()
+    np.testing.assert_array_equal(moved.keypoints[:, 0], plain.keypoints[:, 0])
+    assert "right: started 0.04 s later, as given" in capsys.readouterr().out
+    assert "started later by (s): left 0.000, right 0.040" in moved.processing
+
+
 def test_replaces_a_file_only_when_told_to(cameras, tmp_path, capsys):
     out = tmp_path / "take.npz"
     argv = ["openpose", *cameras, "--fps", "25", "--out", str(out)]

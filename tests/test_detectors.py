@@ -169,6 +169,20 @@ def test_yolo_tells_an_id_from_a_confidence(tmp_path, confidence, track):
             read(cameras, "yolo", replace(options, person=("7",)))
 
 
+def test_the_number_of_a_column_is_that_of_its_joint_wherever_it_stands(tmp_path):
+    """A joint on the edge of the image is seen, and milliseconds are not seconds."""
+    points = film(COCO17, n_views=1, missed=0)[:5, 0]
+    points[2, 3, 0] = 0.0
+    names = [f"{axis}{joint}" for joint in reversed(range(17)) for axis in "xy"]
+    rows = [[t, 40 * t, *frame[::-1, :2].ravel()] for t, frame in enumerate(points)]
+    lines = [["frame", "timestamp_ms", *names], *rows]
+    (tmp_path / "a.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in lines))
+    recording, _ = read([tmp_path / "a.csv"], "csv")
+    assert recording.joints == COCO17
+    assert recording.fps == pytest.approx(FPS)
+    np.testing.assert_allclose(recording.keypoints[:, 0], points[..., :2], atol=1e-3)
+
+
 def test_detectors_own_names_are_understood():
     words = {
         "left_shoulder": "l_shoulder", "LShoulder": "l_shoulder", "LEFT_FOOT_INDEX": "l_bigtoe",
@@ -474,6 +488,33 @@ def test_nothing_is_interpolated_across_a_frame_that_is_missing(tmp_path):
     assert lost.tolist() == [0.32, 0.36]  # frames 9 to 11 of the faster are at 0.30 to 0.37 s
 
 
+def test_between_two_frames_a_joint_is_as_sure_as_where_it_is_less_sure(tmp_path):
+    points = straight(24, 30.0)
+    points[..., 2] = np.random.default_rng(0).uniform(0.2, 0.9, (24, 1, 1))
+    slow = mmpose_video(tmp_path / "slow", straight(20, 25.0))
+    fast = mmpose_video(tmp_path / "fast", points)
+    recording, _ = read([*slow, *fast], "mmpose", Options(fps=(25.0, 30.0)))
+    at = np.arange(19) * 30 / 25
+    sure = points[:, 0, 0, 2]
+    least = np.minimum(sure[np.floor(at + 1e-9).astype(int)], sure[np.ceil(at - 1e-9).astype(int)])
+    np.testing.assert_allclose(recording.confidence[:19, 1, 0], least, atol=1e-6)
+
+
+def test_a_camera_whose_numbers_begin_later_is_seen_later(tmp_path):
+    points = film(COCO17, missed=0)
+    cameras = mmpose_video(tmp_path, points)
+    cameras[1].write_text(json.dumps(json.loads(cameras[1].read_text())[4:]))
+    points[:4, 1] = 0
+    assert_read(read(cameras, "mmpose", SOME)[0], points)
+
+
+def test_somebody_who_comes_back_after_a_second_is_the_same(tmp_path):
+    points = straight(45, FPS)
+    points[10:35] = 0
+    recording, _ = read(mmpose_video(tmp_path, points), "mmpose", SOME)
+    assert (recording.confidence[:, 0, 0] > 0).sum() == 20
+
+
 def test_frames_that_only_have_times_are_matched_by_them(tmp_path):
     """The second camera starts 0.2 s later, by a clock that both share."""
     body = [{"x": 100.0 + j, "y": 200.0 + j, "visibility": 0.5} for j in range(33)]
@@ -498,6 +539,7 @@ def test_times_that_run_back_are_refused(tmp_path):
     path.write_text(text)
     with pytest.raises(InputError, match="frame 4: its time is not after that of the frame"):
         read([path], "csv")
+    assert read([path], "csv", SOME)[0].n_frames == 9
 
 
 def test_without_times_the_rate_has_to_be_given(tmp_path):

@@ -110,8 +110,9 @@ def layout(path):
 def test_trc_is_read_back(tmp_path):
     written = motion(fps=29.97)
     trc.write(written, tmp_path / "a.trc")
-    _, names, frames, positions = read_trc(tmp_path / "a.trc")
+    head, names, frames, positions = read_trc(tmp_path / "a.trc")
     assert tuple(names) == H36M17
+    assert head[2][0] == "29.97"
     np.testing.assert_array_equal(frames[:, 0], np.arange(40))
     np.testing.assert_allclose(frames[:, 1], written.time, atol=1e-6)
     np.testing.assert_allclose(positions, written.positions, atol=1e-6)
