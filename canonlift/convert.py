@@ -100,7 +100,7 @@ def _detector(form: str, about: str) -> Reader:
         if args.sync and offsets:
             raise ValueError("--offset and --sync are two ways to the same; choose one")
         recording, report = take.read(args.cameras, form, options)
-        lines = [*describe(recording), *report]
+        lines = [*report, *describe(recording)]
         if args.sync or offsets:
             recording, said = _synchronised(recording, offsets, args.out)
             lines += said
@@ -131,8 +131,8 @@ def _synchronised(
         picture = pictures.synchronisation(synchrony, out.with_suffix(".sync.png"))
         if synchrony.ambiguous:
             raise ValueError(
-                f"--sync auto is not sure: {'; '.join(synchrony.doubts)} (see {picture}); give "
-                "--offset CAM=SECONDS"
+                f"--sync auto is not sure: {'; '.join(synchrony.doubts)} (by hand: --offset "
+                f"CAM=SECONDS; {picture} shows what was compared)"
             )
         lines.append(f"wrote {picture}")
         found = synchrony.offset_s

@@ -488,7 +488,7 @@ def synchronisation(found: Synchrony, path: Path, title: str = "When the views s
         offset, error = found.offset_s[view], found.error_s[view]
         axes.axvline(offset, color=RIGHT if found.ambiguous else REFINED, linewidth=1.2)
         axes.set_title(_short(found.views[view]), **_TITLE)
-        text = f"{offset:+.3f} s ± {1000 * error:.0f} ms"
+        text = f"{offset:+.3f} s ± {max(1000 * error, 1):.0f} ms"
         axes.set_title(text, loc="right", fontsize=SMALL, color=PALE)
         axes.set_ylim(0)
         axes.margins(x=0)

@@ -55,7 +55,7 @@ class Synchrony:
         rows = zip(self.views, self.offset_s, self.error_s, strict=True)
         found = [
             f"{view}: started {abs(offset):.3f} s {'later' if offset >= 0 else 'earlier'} than "
-            f"{self.views[0]}, give or take {1000 * error:.0f} ms"
+            f"{self.views[0]}, give or take {max(1000 * error, 1):.0f} ms"
             for view, offset, error in list(rows)[1:]
             if np.isfinite(error)
         ]

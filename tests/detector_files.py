@@ -405,6 +405,56 @@ def bodypose3d(folder, points):
     return paths
 
 
+# --- people in JSON of any layout
+
+IDS = "idx", "track_id", "person_id"
+
+
+def nodes(value, path=()):
+    """Every place in a JSON document."""
+    yield path
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from nodes(inner, (*path, key))
+
+
+def at(value, path):
+    for key in path:
+        value = value[key]
+    return value
+
+
+def people(document):
+    """Every list of people, with each of the people in it."""
+    lists = [at(document, path) for path in nodes(document)]
+    return [(p, entry) for p in lists if isinstance(p, list) for entry in p if pose_in(entry)]
+
+
+def double(entry):
+    """The same person 3000 px further to the right."""
+    other = json.loads(json.dumps(entry))
+    key = pose_in(other)
+    other[key] = far_away(other[key])
+    return other
+
+
+def pose_in(entry):
+    """The key of somebody's joints, if it is somebody."""
+    keys = ("keypoints", "pose_keypoints_2d", "pose_keypoints", "joints")
+    if isinstance(entry, dict) and "skeleton" in entry:
+        return None  # COCO's names of joints
+    return next((key for key in keys if isinstance(entry, dict) and key in entry), None)
+
+
+def far_away(joints):
+    """However they are written, 3000 px to the right; what was not found stays in the corner."""
+    if isinstance(joints, dict):
+        return joints | {"x": [x and x + 3000 for x in joints["x"]]}
+    if isinstance(joints[0], list):
+        return [[x and x + 3000, *rest] for x, *rest in joints]
+    return [x and x + 3000 if i % 3 == 0 else x for i, x in enumerate(joints)]
+
+
 # --- what is to be read of them
 
 

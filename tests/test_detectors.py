@@ -8,20 +8,26 @@ import numpy as np
 import pytest
 from detector_files import (
     COCO17,
+    DLC_NAMES,
     FPS,
+    IDS,
     LAYOUT_FILES,
     SIZE,
     alphapose,
     bodypose3d,
     caliscope,
+    coco_annotations,
     coco_results,
     deeplabcut_csv,
     detectron,
+    double,
     film,
     mediapipe_csv,
     mmpose_lists,
     mmpose_video,
+    people,
     person,
+    table_long,
     table_wide,
     videopose3d,
     yolo_text,
@@ -163,6 +169,20 @@ def test_yolo_tells_an_id_from_a_confidence(tmp_path, confidence, track):
             read(cameras, "yolo", replace(options, person=("7",)))
 
 
+def test_the_number_of_a_column_is_that_of_its_joint_wherever_it_stands(tmp_path):
+    """A joint on the edge of the image is seen, and milliseconds are not seconds."""
+    points = film(COCO17, n_views=1, missed=0)[:5, 0]
+    points[2, 3, 0] = 0.0
+    names = [f"{axis}{joint}" for joint in reversed(range(17)) for axis in "xy"]
+    rows = [[t, 40 * t, *frame[::-1, :2].ravel()] for t, frame in enumerate(points)]
+    lines = [["frame", "timestamp_ms", *names], *rows]
+    (tmp_path / "a.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in lines))
+    recording, _ = read([tmp_path / "a.csv"], "csv")
+    assert recording.joints == COCO17
+    assert recording.fps == pytest.approx(FPS)
+    np.testing.assert_allclose(recording.keypoints[:, 0], points[..., :2], atol=1e-3)
+
+
 def test_detectors_own_names_are_understood():
     words = {
         "left_shoulder": "l_shoulder", "LShoulder": "l_shoulder", "LEFT_FOOT_INDEX": "l_bigtoe",
@@ -297,6 +317,100 @@ def test_the_person_that_was_asked_for_is_kept(tmp_path, choice, confidence, tra
         np.testing.assert_array_equal(again.keypoints, recording.keypoints)
 
 
+WITH_IDS = ["openpose body25", "alphapose coco17", "mmpose video", "mmpose images", "mmpose lists",
+            "coco results", "coco annotations", "yolo json"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITH_IDS)
+def test_each_of_two_people_is_found_by_the_id_that_the_detector_gave(tmp_path, name):
+    """Also where the other one stands first in a file, or last."""
+    layout = LAYOUT_FILES[name]
+    points = film(layout.joints)
+    cameras = layout.write(tmp_path, points)
+    for path in tmp_path.rglob("*.json"):
+        document = json.loads(path.read_text())
+        for i, (place, entry) in enumerate(people(document)):
+            key = next((key for key in IDS if key in entry), "track_id")
+            other = double(entry) | {key: 8}
+            entry[key] = 3
+            place.insert(len(place) * (i % 2), other)
+        path.write_text(json.dumps(document))
+    one, other = (read(cameras, layout.form, replace(SOME, person=(i,)))[0] for i in "38")
+    assert_read(one, layout.expect(points), layout.atol)
+    np.testing.assert_array_equal(other.confidence, one.confidence)
+    np.testing.assert_allclose(other.keypoints, one.keypoints + [3000, 0], atol=1e-3)
+
+
+def test_individuals_of_deeplabcut_may_lack_joints_and_list_them_otherwise(tmp_path):
+    points = film(COCO17, n_views=1, missed=0)[:, 0]
+    names = list(DLC_NAMES.values())
+    columns = [("anna", n) for n in range(17)] + [("bob", n) for n in (16, 3, 9)]
+    rows = [
+        ["scorer"] + ["net"] * 60,
+        ["individuals"] + [who for who, _ in columns for _ in range(3)],
+        ["bodyparts"] + [names[n] for _, n in columns for _ in range(3)],
+        ["coords"] + ["x", "y", "likelihood"] * 20,
+        *(
+            [str(t)] + [f"{x + 100 * (who == 'bob' and i < 2):.3f}" for who, n in columns
+                        for i, x in enumerate(frame[n])]
+            for t, frame in enumerate(points)
+        ),
+    ]  # fmt: skip
+    path = tmp_path / "video.csv"
+    path.write_text("".join(",".join(row) + "\n" for row in rows))
+    anna, bob = (
+        read([path], "deeplabcut", replace(SOME, person=(who,)))[0] for who in ("anna", "bob")
+    )
+    seen = points[..., 2] > 0
+    np.testing.assert_allclose(anna.keypoints[:, 0][seen], points[..., :2][seen], atol=1e-3)
+    assert set(np.flatnonzero((bob.confidence[:, 0] > 0).any(0))) == {3, 9, 16}
+    for joint in (3, 9, 16):
+        there = seen[:, joint]
+        expected = points[there, joint, :2] + 100
+        np.testing.assert_allclose(bob.keypoints[there, 0, joint], expected, atol=1e-3)
+
+
+def test_labelled_images_of_deeplabcut_are_numbered_by_their_names(tmp_path):
+    """Their path stands in three columns, of which the head names none."""
+    path = tmp_path / "CollectedData_me.csv"
+    path.write_text(
+        "scorer,,,me,me,me,me\nbodyparts,,,Nose,Nose,LHip,LHip\ncoords,,,x,y,x,y\n"
+        "labeled-data,walk,img0007.png,10,20,30,90\nlabeled-data,walk,img0004.png,11,22,33,94\n"
+    )
+    recording, _ = read([path], "deeplabcut", SOME)
+    assert (recording.joints, recording.n_frames) == (("nose", "l_hip"), 4)
+    np.testing.assert_array_equal(recording.keypoints[0, 0], [[11, 22], [33, 94]])
+    np.testing.assert_array_equal(recording.keypoints[3, 0], [[10, 20], [30, 90]])
+
+
+def test_two_images_of_one_number_are_no_take(tmp_path):
+    (path, _) = coco_annotations(tmp_path, film(COCO17))
+    content = json.loads(path.read_text())
+    content["images"][0]["file_name"] = "other/frame_000003.png"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="same number in their names"):
+        read([path], "coco", SOME)
+    (path, _) = alphapose(tmp_path, film(COCO17))
+    content = json.loads(path.read_text())
+    content[0]["image_id"] = "b/3.jpg"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="'b/3.jpg' .*are both frame 3|are both frame 3"):
+        read([path], "alphapose", SOME)
+
+
+def test_landmarks_of_five_numbers_have_their_visibility_before_their_presence(tmp_path):
+    """And frames that say their number are of that number, wherever they stand."""
+    points = film(layouts.BLAZEPOSE33, n_views=1, missed=0)[:6]
+    rows = [[[x, y, -0.1, c, 0.95] for x, y, c in p.tolist()] for p in points[:, 0]]
+    frames = [{"frame": 2 * t, "pose_landmarks": [row]} for t, row in enumerate(rows) if t != 5]
+    (tmp_path / "a.json").write_text(json.dumps(frames[::-1]))
+    recording, _ = read([tmp_path / "a.json"], "mediapipe", SOME)
+    assert recording.n_frames == 9
+    np.testing.assert_allclose(recording.confidence[::2, 0], points[:5, 0, :, 2], atol=1e-5)
+    np.testing.assert_allclose(recording.keypoints[::2, 0], points[:5, 0, :, :2], atol=1e-3)
+    assert not recording.confidence[1::2].any()
+
+
 def test_an_id_that_does_not_exist_is_answered_with_those_that_do(tmp_path):
     cameras = crowd(tmp_path, three_people(), [[5, 3, 8]] * 20)
     with pytest.raises(ValueError, match="cam: no person 4; there are 8, 5, 3"):
@@ -374,6 +488,33 @@ def test_nothing_is_interpolated_across_a_frame_that_is_missing(tmp_path):
     assert lost.tolist() == [0.32, 0.36]  # frames 9 to 11 of the faster are at 0.30 to 0.37 s
 
 
+def test_between_two_frames_a_joint_is_as_sure_as_where_it_is_less_sure(tmp_path):
+    points = straight(24, 30.0)
+    points[..., 2] = np.random.default_rng(0).uniform(0.2, 0.9, (24, 1, 1))
+    slow = mmpose_video(tmp_path / "slow", straight(20, 25.0))
+    fast = mmpose_video(tmp_path / "fast", points)
+    recording, _ = read([*slow, *fast], "mmpose", Options(fps=(25.0, 30.0)))
+    at = np.arange(19) * 30 / 25
+    sure = points[:, 0, 0, 2]
+    least = np.minimum(sure[np.floor(at + 1e-9).astype(int)], sure[np.ceil(at - 1e-9).astype(int)])
+    np.testing.assert_allclose(recording.confidence[:19, 1, 0], least, atol=1e-6)
+
+
+def test_a_camera_whose_numbers_begin_later_is_seen_later(tmp_path):
+    points = film(COCO17, missed=0)
+    cameras = mmpose_video(tmp_path, points)
+    cameras[1].write_text(json.dumps(json.loads(cameras[1].read_text())[4:]))
+    points[:4, 1] = 0
+    assert_read(read(cameras, "mmpose", SOME)[0], points)
+
+
+def test_somebody_who_comes_back_after_a_second_is_the_same(tmp_path):
+    points = straight(45, FPS)
+    points[10:35] = 0
+    recording, _ = read(mmpose_video(tmp_path, points), "mmpose", SOME)
+    assert (recording.confidence[:, 0, 0] > 0).sum() == 20
+
+
 def test_frames_that_only_have_times_are_matched_by_them(tmp_path):
     """The second camera starts 0.2 s later, by a clock that both share."""
     body = [{"x": 100.0 + j, "y": 200.0 + j, "visibility": 0.5} for j in range(33)]
@@ -398,6 +539,7 @@ def test_times_that_run_back_are_refused(tmp_path):
     path.write_text(text)
     with pytest.raises(InputError, match="frame 4: its time is not after that of the frame"):
         read([path], "csv")
+    assert read([path], "csv", SOME)[0].n_frames == 9
 
 
 def test_without_times_the_rate_has_to_be_given(tmp_path):
@@ -456,6 +598,28 @@ def test_a_text_that_was_cut_is_refused(tmp_path):
 def test_points_of_hands_and_faces_are_left_out_and_counted(tmp_path):
     _, report = read(caliscope(tmp_path, film(layouts.BLAZEPOSE33)), "auto")
     assert any("18 rows of points other than the 33 of the body" in line for line in report)
+
+
+def test_what_the_fuzz_test_found_stays_found(tmp_path):
+    """Sizes of images that are lists, and a joint whose name is a number of 5000 digits."""
+    (path, _) = coco_annotations(tmp_path, film(COCO17))
+    content = json.loads(path.read_text())
+    content["images"][2]["width"] = [1280]
+    path.write_text(json.dumps(content))
+    assert read([path], "coco", SOME)[0].image_size is None
+    (path,) = table_long(tmp_path, film(COCO17))
+    path.write_text(path.read_text().replace("l_ear", "9" * 5000, 1))
+    assert "9" * 5000 in read([path], "csv")[0].joints
+
+
+def test_cameras_of_one_table_are_sorted_whatever_rows_come_first(tmp_path):
+    points = film(layouts.BLAZEPOSE33, n_frames=6, n_views=11, missed=0)
+    (path,) = caliscope(tmp_path, points)
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([head, *rows[::-1]]) + "\n")
+    recording, _ = read([path], "auto")
+    assert recording.views == tuple(f"port{v}" for v in range(11))
+    np.testing.assert_allclose(recording.keypoints[0], points[0, ..., :2], atol=1e-3)
 
 
 def test_a_detector_without_anybody_is_no_recording(tmp_path):

@@ -110,8 +110,9 @@ def layout(path):
 def test_trc_is_read_back(tmp_path):
     written = motion(fps=29.97)
     trc.write(written, tmp_path / "a.trc")
-    _, names, frames, positions = read_trc(tmp_path / "a.trc")
+    head, names, frames, positions = read_trc(tmp_path / "a.trc")
     assert tuple(names) == H36M17
+    assert head[2][0] == "29.97"
     np.testing.assert_array_equal(frames[:, 0], np.arange(40))
     np.testing.assert_allclose(frames[:, 1], written.time, atol=1e-6)
     np.testing.assert_allclose(positions, written.positions, atol=1e-6)
@@ -136,6 +137,22 @@ def test_trc_has_the_layout_that_opensim_reads(tmp_path):
 def test_trc_has_the_layout_of_a_real_one(tmp_path):
     trc.write(replace(motion(), unit="m"), tmp_path / "a.trc")
     assert layout(tmp_path / "a.trc") == layout(REAL)
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there")
+def test_trc_of_the_same_joints_is_a_real_one_byte_by_byte_but_for_its_numbers(tmp_path):
+    """Which count frames from 1, with all digits."""
+    _, names, _, positions = read_trc(REAL)
+    path = tmp_path / REAL.name
+    trc.write(Markers(positions, tuple(names), 60.0, "m"), path)
+    ours, real = path.read_bytes().split(b"\n"), REAL.read_bytes().split(b"\n")
+    title = real[0].split(b"\t")
+    assert ours[0].split(b"\t") == [*title[:3], REAL.name.encode()]
+    assert ours[1:5] == real[1:5]
+    assert len(ours) == len(real)
+    for one, other in zip(ours[5:], real[5:], strict=True):
+        assert one.count(b"\t") == other.count(b"\t")
+    np.testing.assert_allclose(read_trc(path)[3], positions, atol=1e-6)
 
 
 def test_csv_is_read_back(tmp_path):
@@ -364,6 +381,16 @@ def test_nobody_from_head_to_ankles_is_not_turned():
     found = upright(legless, NOBODYS)
     np.testing.assert_array_equal(found.positions, legless.positions)
     assert "y is not up" in found.notes[-1]
+
+
+def test_someone_whose_head_no_detector_reports_is_still_upright():
+    """The skeleton has a head, but of the joints above the hips the shoulders alone were seen."""
+    headless = standing(lean=25)
+    headless.positions[:, [H36M17.index("head"), H36M17.index("nose")]] = np.nan
+    found = upright(headless, NOBODYS)
+    assert "y is an estimate" in found.notes[-1]
+    trunk = (found.middle("thorax") - found.middle("l_hip", "r_hip")).mean(0)
+    assert angle(trunk, np.array([0, 1, 0])) < 3
 
 
 # --- filter

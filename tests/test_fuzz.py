@@ -18,7 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from detector_files import LAYOUT_FILES, deeplabcut_h5, film
+from detector_files import IDS, LAYOUT_FILES, at, deeplabcut_h5, double, film, nodes, people
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,10 +34,14 @@ CELLS = ("", "nan", "inf", "-inf", "text", "1e400", "9" * 5000, "-5", "0", "7", 
 
 
 @cache
+def filmed(name):
+    return film(LAYOUT_FILES[name].joints)
+
+
+@cache
 def valid(name):
     """Files of a layout by their path, and what is to be read of them."""
-    layout = LAYOUT_FILES[name]
-    points = film(layout.joints)
+    layout, points = LAYOUT_FILES[name], filmed(name)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         cameras = [path.relative_to(root) for path in layout.write(root, points)]
@@ -88,11 +92,13 @@ def assert_honest(recording, name, wrong):
             assert missed.min() <= wrong, f"frame {t} of view {view} is nobody's"
 
 
-def assert_same_frames(recording, expected):
+def assert_same_frames(recording, name):
     """Every joint is where and when it should be; some may be missing."""
-    seen = recording.confidence > 0
-    rows = expected[: recording.n_frames]
-    np.testing.assert_allclose(recording.keypoints[seen], rows[..., :2][seen], rtol=0, atol=0.02)
+    _, _, expected = valid(name)
+    index = [recording.joints.index(joint) for joint in LAYOUT_FILES[name].joints]
+    seen = recording.confidence[:, :, index] > 0
+    points, rows = recording.keypoints[:, :, index], expected[: recording.n_frames]
+    np.testing.assert_allclose(points[seen], rows[..., :2][seen], rtol=0, atol=0.02)
 
 
 # --- damage to bytes
@@ -124,7 +130,7 @@ def repeat(data, rng):
     st.booleans(),
 )
 def test_damaged_bytes(name, damage, seed, auto):
-    files, _, expected = valid(name)
+    files, _, _ = valid(name)
     rng = random.Random(seed)
     victim = rng.choice(sorted(files))
     recording = outcome(name, {**files, victim: damage(files[victim], rng)}, auto)
@@ -134,7 +140,7 @@ def test_damaged_bytes(name, damage, seed, auto):
 
 @given(st.sampled_from(sorted(LAYOUT_FILES)), st.integers(0, 1 << 30))
 def test_lost_and_empty_files(name, seed):
-    files, _, expected = valid(name)
+    files, _, _ = valid(name)
     rng = random.Random(seed)
     left = {path: b"" if rng.random() < 0.1 else data for path, data in files.items()}
     left = {path: data for path, data in left.items() if rng.random() < 0.8}
@@ -144,20 +150,6 @@ def test_lost_and_empty_files(name, seed):
 
 
 # --- damage to JSON
-
-
-def nodes(value, path=()):
-    """Every place in a JSON document."""
-    yield path
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from nodes(inner, (*path, key))
-
-
-def at(value, path):
-    for key in path:
-        value = value[key]
-    return value
 
 
 def odd_value(document, rng):
@@ -171,7 +163,7 @@ def odd_value(document, rng):
 def lost_value(document, rng):
     path = rng.choice([path for path in nodes(document) if path])
     del at(document, path[:-1])[path[-1]]
-    return 99
+    return 0
 
 
 def shuffled(document, rng):
@@ -188,7 +180,18 @@ def doubled(document, rng):
         return 0
     place = at(document, rng.choice(lists))
     place.append(json.loads(json.dumps(rng.choice(place))))
-    return 99
+    return 0
+
+
+def crowded(document, rng):
+    """Somebody far away is in some of the frames, and nobody knows who it is."""
+    seen = people(document)
+    for place, entry in rng.sample(seen, min(3, len(seen))):
+        stranger = double(entry)
+        for name in IDS:
+            stranger.pop(name, None)
+        place.insert(rng.randrange(len(place) + 1), stranger)
+    return 0
 
 
 JSON_LAYOUTS = [n for n in LAYOUT_FILES if any(p.suffix == ".json" for p in valid(n)[0])]
@@ -198,23 +201,25 @@ PLACED = {"yolo json", "mmpose lists", "mediapipe solutions", "mediapipe tasks"}
 
 @given(
     st.sampled_from(JSON_LAYOUTS),
-    st.sampled_from([odd_value, lost_value, shuffled, doubled]),
+    st.sampled_from([odd_value, lost_value, shuffled, doubled, crowded]),
     st.integers(0, 1 << 30),
     st.booleans(),
 )
 def test_odd_json(name, damage, seed, auto):
-    files, _, expected = valid(name)
+    files, _, _ = valid(name)
     rng = random.Random(seed)
     victim = rng.choice(sorted(files))
     document = json.loads(files[victim])
     if not document or (damage is shuffled and name in PLACED):
         return
+    if damage is crowded and (len(files) > 2 or name.startswith("mediapipe")):
+        return  # of one frame only, or not told from its joints
     wrong = damage(document, rng)
     content = json.dumps(document).encode()
     recording = outcome(name, {**files, victim: content}, auto)
-    if damage is shuffled:
+    if damage in (shuffled, crowded):
         assert recording is not None
-        assert_same_frames(recording, expected)
+        assert_same_frames(recording, name)
     elif recording is not None:
         assert_honest(recording, name, wrong)
 
@@ -235,7 +240,16 @@ def lost_cell(rows, rng, mark):
     cells = rows[i].split(mark)
     del cells[rng.randrange(len(cells))]
     rows[i] = mark.join(cells)
-    return 99
+    return 0
+
+
+def shuffled_rows(rows, rng, _):
+    """Rows that say of which frame they are, in another order."""
+    head = next(i for i, row in enumerate(rows) if row[0].isdecimal())
+    body = rows[head:]
+    rng.shuffle(body)
+    rows[head:] = body
+    return 0
 
 
 def lost_row(rows, rng, _):
@@ -255,21 +269,26 @@ TEXT_LAYOUTS = [
 
 @given(
     st.sampled_from(TEXT_LAYOUTS),
-    st.sampled_from([odd_cell, lost_cell, lost_row, doubled_row]),
+    st.sampled_from([odd_cell, lost_cell, lost_row, doubled_row, shuffled_rows]),
     st.integers(0, 1 << 30),
     st.booleans(),
 )
 def test_odd_tables(name, damage, seed, auto):
-    files, _, expected = valid(name)
+    files, _, _ = valid(name)
     rng = random.Random(seed)
     victim = rng.choice(sorted(files))
     text = files[victim].decode()
     rows = text.splitlines()
     mark = max(",; ", key=rows[-1].count)
+    if damage is shuffled_rows and name == "bodypose3d":
+        return  # a frame is a line there
     wrong = damage(rows, rng, mark)
     content = "".join(row + "\n" for row in rows).encode()
     recording = outcome(name, {**files, victim: content}, auto)
-    if recording is not None:
+    if damage is shuffled_rows:
+        assert recording is not None
+        assert_same_frames(recording, name)
+    elif recording is not None:
         assert_honest(recording, name, wrong)
 
 
@@ -301,7 +320,7 @@ def odd_objects(rng, mark):
 
 @given(st.sampled_from(["detectron", "videopose3d"]), st.integers(0, 1 << 30))
 def test_odd_objects_in_archives(name, seed):
-    files, _, expected = valid(name)
+    files, _, _ = valid(name)
     rng = random.Random(seed)
     victim = rng.choice(sorted(files))
     with tempfile.TemporaryDirectory() as folder:
@@ -337,7 +356,7 @@ def test_odd_labels_of_h5(seed):
             labels = pickle.dumps(bad, rng.choice((0, 2)))
         except (TypeError, pickle.PicklingError):
             return
-        deeplabcut_h5(Path(folder), film(LAYOUT_FILES["deeplabcut h5"].joints), labels)
+        deeplabcut_h5(Path(folder), filmed("deeplabcut h5")[:, :1], labels)
         content = (Path(folder) / cameras[0]).read_bytes()
         assert outcome("deeplabcut h5", {**files, cameras[0]: content}) is None
         assert not mark.exists()
@@ -389,10 +408,10 @@ def test_h5_bombs(tmp_path):
 def test_what_is_deep_long_or_many_is_refused_in_time():
     files, cameras, _ = valid("mmpose video")
     for content in (
-        b"[" * 1_000_000,
-        b'{"a":' * 1_000_000,
-        b"[" + b"9" * 1_000_000 + b"]",
-        b'[{"frame_id": 0, "instances": [' + b"[]," * 300_000 + b"[]]}]",
+        b"[" * 300_000,
+        b'{"a":' * 300_000,
+        b"[" + b"9" * 300_000 + b"]",
+        b'[{"frame_id": 0, "instances": [' + b"[]," * 60_000 + b"[]]}]",
         b"[" + b'{"frame_id": 99999999999999, "instances": []},' * 2 + b'{"frame_id": 3}]',
     ):
         assert outcome("mmpose video", {**files, cameras[0]: content}) is None

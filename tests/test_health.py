@@ -125,6 +125,18 @@ def test_finds_what_was_not_observed():
     np.testing.assert_allclose(report.unobserved[0].mean(), 0.6, atol=0.02)
 
 
+def test_finds_frames_that_are_of_no_use_without_hips():
+    """One hip is not enough, but both make up for a pelvis."""
+    pelvis, hip = H36M17.index("pelvis"), H36M17.index("l_hip")
+
+    def hide(take):
+        take.confidence[:100, 1, [pelvis, hip]] = 0
+        take.confidence[:, 2, pelvis] = 0
+
+    text = one(said(spoiled(hide)), "show no hips")
+    assert text.startswith("cam1: 2")  # 25 %, and what the detector missed
+
+
 def test_finds_frames_that_too_few_views_saw():
     def leave(take):
         take.confidence[200:300, 1:] = 0
@@ -188,7 +200,7 @@ def test_the_most_alarming_comes_first_with_what_to_do():
     assert alarms == sorted(alarms, reverse=True)
     assert all(0 <= alarm <= 1 for alarm in alarms)
     lines = report.lines()
-    assert "things look wrong" in lines[0]
+    assert " wrong, the most alarming first" in lines[0]
     assert lines[1].startswith("!! cam0 and cam2")
     assert lines[1].endswith("give every camera its own files")
     assert lines[-1].startswith("   ")

@@ -76,6 +76,21 @@ def test_errors_are_as_large_as_said():
     assert 0.4 < np.std(scores) < 2.5
 
 
+def test_joints_that_err_alike_make_nothing_surer():
+    """Four times the same joints: the same offsets, known as well as before."""
+    once = filmed(waves(), OFFSETS, 8.0, 0.03)
+    names = tuple(f"joint{j}" for j in range(4 * N_JOINTS))
+    often = replace(
+        once,
+        keypoints=np.tile(once.keypoints, (1, 1, 4, 1)),
+        confidence=np.tile(once.confidence, (1, 1, 4)),
+        joints=names,
+    )
+    one, other = (sync.estimate(recording, 3.0) for recording in (once, often))
+    np.testing.assert_allclose(other.offset_s, one.offset_s, atol=1e-4)
+    np.testing.assert_allclose(other.error_s, one.error_s, rtol=0.02)
+
+
 def test_cameras_may_stand_turn_and_pan_as_they_like():
     plain = filmed(waves(), noise=0.02)
     turned = plain.keypoints.copy()

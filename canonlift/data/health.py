@@ -12,6 +12,7 @@ from canonlift.data.recording import Recording
 from canonlift.data.tracking import size
 
 SPARSE = 0.3  # share unobserved from which on it is worth a word
+ROOTLESS = 0.1  # share of frames without hips, likewise
 RESTLESS = 0.015  # jitter in body sizes
 BLINK_S = 0.5  # longest gap across which left and right can be told apart
 SWAP_S = 2.0  # longest swap whose two ends are taken to belong together
@@ -69,11 +70,12 @@ class Health:
         """Short readable text."""
         if not self.findings:
             return ["health: nothing suspicious"]
+        n = len(self.findings)
         marks = [
             "!!" if f.alarm >= 0.6 else "! " if f.alarm >= 0.3 else "  " for f in self.findings
         ]
         return [
-            f"health: {len(self.findings)} things look wrong, the most alarming first",
+            f"health: {n} thing{'s look' if n > 1 else ' looks'} wrong, the most alarming first",
             *(f"{m} {f.what}; {f.remedy}" for m, f in zip(marks, self.findings, strict=True)),
         ]
 
@@ -96,6 +98,7 @@ def examine(recording: Recording) -> Health:
     jitter = _jitter(points, scale)
     findings = [
         *_missing(recording, observed, unobserved),
+        *_rootless(recording, observed),
         *(
             finding
             for limbs in LIMBS
@@ -209,6 +212,23 @@ def _jitter(
     return np.array(
         [[_quantile(joint, 0.5, 10) for joint in view.T] for view in away.swapaxes(0, 1)]
     )
+
+
+def _rootless(recording: Recording, observed: Bool[np.ndarray, "T V J"]) -> Iterator[Finding]:
+    """Frames without hips, to which poses are relative: lifting and training leave them out."""
+    place = {name: joint for joint, name in enumerate(recording.joints)}
+    middle = [place[name] for name in ("pelvis", "mid_hip") if name in place]
+    hips = [place[name] for name in ("l_hip", "r_hip") if name in place]
+    if not middle and len(hips) < 2:
+        return
+    known = observed[..., middle].any(-1) | (observed[..., hips].all(-1) & (len(hips) == 2))
+    seen = observed.any(-1)
+    for view, name in enumerate(recording.views):
+        share = (seen & ~known)[:, view].sum() / max(seen[:, view].sum(), 1)
+        if share > ROOTLESS:
+            what = f"{name}: {100 * share:.0f} % of the frames show no hips and will not be used"
+            remedy = "poses are relative to the hips; film the whole person"
+            yield Finding(min(1.0, 0.3 + 0.6 * share), what, remedy)
 
 
 def _missing(

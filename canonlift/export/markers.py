@@ -205,18 +205,20 @@ def upright(markers: Markers, across: Float[np.ndarray, "V 3"]) -> Markers:
     Raises:
         ValueError: if the skeleton has no head or ankles.
     """
-    top = next((name for name in HEADS if name in markers.joints), HEADS[0])
+    seen = [markers.joints[joint] for joint in np.flatnonzero(markers.known.any(0))]
+    able = (name for joints in (seen, markers.joints) for name in HEADS if name in joints)
+    top = next(able, HEADS[0])
     body = markers.middle(top) - markers.middle("l_ankle", "r_ankle")
     step = markers.middle("l_ankle") - markers.middle("r_ankle")
-    seen = np.isfinite(body).all(-1) & np.isfinite(step).all(-1)
-    length = np.linalg.norm(body[seen], axis=-1)
+    whole = np.isfinite(body).all(-1) & np.isfinite(step).all(-1)
+    length = np.linalg.norm(body[whole], axis=-1)
     if not (length > 0).any():
         note = "y is not up but the camera's: nobody was seen from head to ankles"
         return markers.become(markers.positions, note)
     stretched = length >= STRETCHED * np.quantile(length, 0.95)
-    standing = _unit(body[seen][stretched])
-    wide = np.linalg.norm(step[seen], axis=-1) > 0.1 * length.max()
-    feet = _unit(step[seen][wide])
+    standing = _unit(body[whole][stretched])
+    wide = np.linalg.norm(step[whole], axis=-1) > 0.1 * length.max()
+    feet = _unit(step[whole][wide])
     up = first = _unit(np.median(standing, axis=0))
     for _ in range(20):
         level = FEET_SAY * _pull(feet, up, FEET) * len(feet) / len(length)

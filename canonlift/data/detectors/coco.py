@@ -91,10 +91,9 @@ def _names(content: Mapping[str, Any], path: object) -> tuple[str, ...] | None:
 
 def _size(images: list[Any]) -> tuple[int, int] | None:
     """Width and height, where all images have the same."""
-    sizes = {(image.get("width"), image.get("height")) for image in images}
-    if len(sizes) != 1:
+    sizes = [(image.get("width"), image.get("height")) for image in images]
+    if not sizes or any(size != sizes[0] for size in sizes):
         return None
-    size = sizes.pop()
-    if not all(isinstance(side, int) and 0 < side < 1 << 20 for side in size):
+    if not all(isinstance(side, int) and 0 < side < 1 << 20 for side in sizes[0]):
         return None
-    return size
+    return sizes[0]

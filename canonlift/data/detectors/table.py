@@ -110,8 +110,14 @@ def read(docs: Iterable[Document], count: int | None = None) -> Cameras:
     numbered = places["frame"] is not None or places["time"] is None
     return {
         name: Footage(frames, joints, times.get(name, {}), numbered, note=note)
-        for name, frames in cameras.items()
+        for name, frames in sorted(cameras.items(), key=lambda item: _natural(item[0]))
     }
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts cameras alike however rows are ordered, and port10 after port9."""
+    parts = re.findall(r"\d{1,18}|\D+", name)
+    return [(p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts]
 
 
 def parse(docs: Iterable[Document]) -> Table:
@@ -268,7 +274,7 @@ def _wide(table: Table, places: Mapping[str, int | None], _: int | None) -> _Peo
     for i, joint in enumerate(joints):
         for axis, index in columns[joint].items():
             points[:, i, ROLES.index(axis)] = column(table, index)
-    note = f"columns not read: {', '.join(others[:8])}" if others else ""
+    note = f"columns not read: {', '.join(name[:40] for name in others[:8])}" if others else ""
     rows = _rows(table, places)
     return _People(
         None if joints[0].isdecimal() else joints, list(zip(rows, points, strict=True)), note
@@ -290,7 +296,7 @@ def _long(table: Table, places: Mapping[str, int | None], count: int | None) -> 
     done: set[tuple] = set()
     left_out = 0
     for row, name, value in zip(_rows(table, places), names, values, strict=True):
-        joint = index.get(str(int(name)) if name.isdecimal() else name)
+        joint = index.get(str(int(name)) if joints[:1] == ("0",) else name)
         key = row.camera, row.frame, row.track
         if key not in groups:
             groups[key] = row, np.full((len(joints), 3), np.nan)
@@ -303,10 +309,17 @@ def _long(table: Table, places: Mapping[str, int | None], count: int | None) -> 
         else:
             done.add((key, joint))
             groups[key][1][joint] = value
-    note = (
-        f"{left_out} rows of points other than the {len(joints)} of the body" if left_out else ""
+    others = [
+        name[:40]
+        for i, name in enumerate(table.header)
+        if i not in places.values() and name.lower() not in AXES
+    ]
+    notes = [f"{left_out} rows of points other than the {len(joints)} of the body"] * (
+        left_out > 0
     )
-    return _People(None if joints[:1] == ("0",) else joints, list(groups.values()), note)
+    notes += [f"columns not read: {', '.join(others[:8])}"] * bool(others)
+    joints = None if joints[:1] == ("0",) else joints
+    return _People(joints, list(groups.values()), "; ".join(notes))
 
 
 def _listed(cells: Sequence[str], count: int | None, path: Any) -> tuple[str, ...]:
