@@ -1,6 +1,7 @@
 """A training run: everything that its checkpoint must hold to go on as if never stopped."""
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,11 @@ class Run:
     best: dict[str, Tensor]  # weights at the end of the phase's best window
     mirror: dict[str, Any]  # the last vote on the mirrored world
 
+    @cached_property
+    def resolved(self) -> str:
+        """The complete config, as the checkpoint holds it."""
+        return configs.to_yaml(self.config)
+
     @property
     def phase(self) -> configs.PhaseConfig:
         """The current phase."""
@@ -110,7 +116,7 @@ class Run:
         if not parallel.is_first():
             return
         state = {
-            "config": configs.to_yaml(self.config),
+            "config": self.resolved,
             "lifter": self.lifter.state_dict(),
             "mirror": self.mirror,
             "progress": asdict(self.progress),
