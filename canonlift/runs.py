@@ -1,6 +1,6 @@
 """A training run: everything that its checkpoint must hold to go on as if never stopped."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,7 @@ def _shape(config: configs.Config) -> dict[str, Any]:
     """All that has to be equal for weights to fit."""
     shape: dict[str, Any] = {"skeleton": config.skeleton}
     if not config.is_sequence:
-        return shape | {"lifter": config.lifter}
+        return shape | {"lifter": replace(config.lifter, precision="float32")}
     return shape | {f"sequence.{name}": getattr(config.sequence, name) for name in SHAPE}
 
 

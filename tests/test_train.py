@@ -1212,6 +1212,7 @@ CHANGES_WEIGHTS = {
     "flip": "true",
     "lifter.width": "17",
     "lifter.rotation": "axis_angle",
+    "lifter.precision": "bfloat16",
     "data.target": "pose3d",
     "data.window_s": "0.1",
     "schedule.0.weights": "{imitation: 1.0, reprojection: 0.5}",
