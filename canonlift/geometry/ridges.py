@@ -15,12 +15,13 @@ from torch import Tensor
 class Stage(NamedTuple):
     """Part of a climb."""
 
-    climbers: float  # the best so many per ridge go on, but at least two
+    climbers: float  # the best so many per ridge go on, but at least two and at most MOST
     steps: int
     boldness: float  # share of the curvature that a step may ignore; bold ones may miss a peak
 
 
 SCHEDULE = (Stage(inf, 1, 0.7), Stage(2.6, 3, 0.85), Stage(0.6, 8, 0.95))
+MOST = 16  # climbers in one map: crossings grow as the square of the ridges, good ones do not
 BLOCK = 2**17  # numbers in one tensor, on a CPU: what is computed of them fits its cache
 ROOM = 2**24  # the same elsewhere
 LN4 = 2 * log(2)
@@ -79,7 +80,7 @@ def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tenso
 def _climbers(stage: Stage, ridges: Ridges) -> int:
     n_ridges = len(ridges.offset)
     candidates = 1 + 3 * n_ridges + n_ridges * (n_ridges - 1) // 2
-    return min(candidates, max(2, ceil(min(stage.climbers, candidates) * n_ridges)))
+    return min(candidates, MOST, max(2, ceil(min(stage.climbers, MOST) * n_ridges)))
 
 
 def _blocks(parts: Iterable[Tensor], n_climbers: int) -> Iterator[tuple[Tensor, ...]]:
