@@ -4,6 +4,7 @@ Examples:
     python benchmarks/fusion.py --json fusion.json        # time; minutes on two cores
     python benchmarks/fusion.py proof --json proof.json   # every V, 100,000 joints each
     python benchmarks/fusion.py proof --views 4 --joints 10000
+    python benchmarks/fusion.py profile                   # where the time of `exact` goes
 
 Frames are a moving person of 16 joints seen by V cameras around him, at heights of their own;
 detections and rotations err. Two sets: `all`, in which every joint of every view is repaired, and
@@ -12,6 +13,10 @@ threshold, some joints were not observed, and those that the paper never repairs
 methods repair the same joints of a set.
 
 The loop follows the published procedure, one joint and one line at a time, in numpy.
+
+`profile` sets beside `exact` (CPU time of one thread) what a climb cannot do without: one power of
+two for each ridge and Gaussian wherever a map is looked at, and, by torch's operations, one pass
+over the numbers of each. What both cost is measured in tensors that fit the caches.
 """
 
 import argparse
@@ -21,15 +26,21 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
@@ -46,6 +57,7 @@ from canonlift.fusion import (
     others,
     to_repair,
 )
+from canonlift.geometry import ridges
 from canonlift.geometry.rotations import from_axis_angle, from_six
 from canonlift.geometry.scale import norm
 from canonlift.skeleton import H36M17, ROOT
@@ -158,13 +170,15 @@ def loop(sample: Sample, where: Int[Tensor, "K 3"]) -> Float[np.ndarray, "K 2"]:
     return np.array(found)
 
 
-def seconds(run: Callable[[], Any], repeats: int) -> float:
+def seconds(
+    run: Callable[[], Any], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Median of `repeats`, after one that does not count."""
     taken = []
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start = clock()
         run()
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return statistics.median(taken[1:])
 
 
@@ -240,6 +254,109 @@ def show_timing(results: Mapping[str, Any]) -> None:
         for method in ("exact", "triangulate"):
             row = part[f"ms_per_frame_{method}"]
             print(f"ms/frame of {method}: " + ", ".join(f"V={v}: {t:.3f}" for v, t in row.items()))
+
+
+# ---------------------------------------------------------------------------- profile
+
+
+def profile(n_frames: int, repeats: int, n_views: int = 4) -> dict[str, Any]:
+    """Where the time of `exact` goes, in nanoseconds a joint, and what it could not fall below."""
+    sample = sets(n_frames, n_views)["all"]
+    run = forward(sample, "exact")
+    n_joints = len(to_repair(sample.views, sample.lifted, sample.config, JOINTS))
+    with clocked(ridges, ("_candidates", "_best", "_climb")) as parts:
+        exact = 1e9 * seconds(run, repeats, time.process_time) / n_joints
+    with torch.profiler.profile() as recorded:
+        run()
+    with Passes() as passes:
+        run()
+    operations = sorted(recorded.key_averages(), key=lambda op: -op.self_cpu_time_total)
+
+    spare, *numbers = torch.rand(4, ridges.BLOCK)
+
+    def cost(operation: Callable[..., Any], *given: Tensor) -> float:
+        taken = seconds(lambda: operation(*given, out=spare), 20 * repeats, time.process_time)
+        return 1e9 * taken / ridges.BLOCK
+
+    powers, touched = evaluated(n_views - 1), passes.numbers / n_joints
+    power, one_pass = cost(torch.exp2, numbers[0]), cost(torch.addcmul, *numbers)
+    return {
+        "joints": n_joints,
+        "ns_per_joint": exact,
+        "ns_per_joint_of_parts": {
+            name: 1e9 * taken / (repeats + 1) / n_joints for name, taken in parts.items()
+        },
+        "ns_per_joint_of_operations": {
+            op.key: (1e3 * op.self_cpu_time_total / n_joints, op.count) for op in operations
+        },
+        "powers_per_joint": powers,
+        "ns_per_power": power,
+        "numbers_per_joint": touched,
+        "ns_per_number": one_pass,
+    }
+
+
+def evaluated(n_ridges: int) -> int:
+    """Powers of two that one map takes: one per ridge and one for the Gaussian, at every place."""
+    places = ridges.n_candidates(n_ridges)
+    n_places = 0
+    for stage in ridges.SCHEDULE:
+        keep = ridges.n_climbers(stage, n_ridges)
+        n_places += (places if keep < places else 0) + keep * stage.steps
+        places = keep
+    return (n_places + places) * (n_ridges + 1)
+
+
+@contextmanager
+def clocked(module: ModuleType, names: Sequence[str]) -> Iterator[Counter[str]]:
+    """CPU seconds spent in functions of a module that do not call each other."""
+    taken: Counter[str] = Counter()
+
+    def clock(name: str, function: Callable) -> Callable:
+        def run(*args: Any) -> Any:
+            start = time.process_time()
+            found = function(*args)
+            taken[name] += time.process_time() - start
+            return found
+
+        return run
+
+    with mock.patch.multiple(module, **{n: clock(n, getattr(module, n)) for n in names}):
+        yield taken
+
+
+class Passes(TorchDispatchMode):
+    """Counts the numbers that operations go through: of each, those of its largest tensor."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204, ARG002
+        found = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            tensors = [t for t in tree_leaves((args, kwargs, found)) if isinstance(t, Tensor)]
+            self.numbers += max((t.numel() for t in tensors), default=0)
+        return found
+
+
+def show_profile(found: Mapping[str, Any], rows: int = 10) -> None:
+    """Print what `profile` found."""
+    whole = found["ns_per_joint"]
+    print(f"{found['machine']}; {found['joints']} joints at once\n")
+    print(f"{'':24}{'ns/joint':>10}{'share':>8}{'calls':>8}")
+    print(f"{'exact':24}{whole:10.0f}")
+    for name, ns in found["ns_per_joint_of_parts"].items():
+        print(f"{name:24}{ns:10.0f}{ns / whole:8.0%}")
+    print("\nby the profiler, which costs time of its own:")
+    for name, (ns, calls) in list(found["ns_per_joint_of_operations"].items())[:rows]:
+        print(f"{name:24}{ns:10.0f}{'':8}{calls:8}")
+    print("\nat least, for a joint:")
+    for what, n, ns in (
+        ("powers of two", found["powers_per_joint"], found["ns_per_power"]),
+        ("numbers passed through", found["numbers_per_joint"], found["ns_per_number"]),
+    ):
+        print(
+            f"{n:.0f} {what} of {ns:.2f} ns: {n * ns:.0f} ns; exact takes {whole / (n * ns):.1f} x"
+        )
 
 
 # ---------------------------------------------------------------------------- proof
@@ -343,7 +460,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=("time", "proof"), default="time")
+    parser.add_argument("what", nargs="?", choices=("time", "proof", "profile"), default="time")
     parser.add_argument("--json", type=Path, help="where the figures are written")
     parser.add_argument("--frames", type=int, default=256, help="fused at a time")
     parser.add_argument("--loop-frames", type=int, default=2, help="given to the slow loop")
@@ -356,6 +473,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         train.keep_memory()  # as train.py does
         results = timing(args.frames, args.loop_frames, args.repeats)
         show_timing(results)
+    elif args.what == "profile":
+        train.keep_memory()
+        torch.set_num_threads(1)
+        results = {"machine": machine()} | profile(args.frames, args.repeats)
+        show_profile(results)
     else:
         results = {"machine": machine(), "cells": CELLS, "views": {}}
         print(f"`exact` in float32 against the highest of {CELLS + 1}^2 grid points")

@@ -3,7 +3,7 @@
     python -m benchmarks.training --json runs/training.json
     OMP_NUM_THREADS=1 python -m benchmarks.training --cpu-time     # on a busy machine
     python -m benchmarks.training --batch 32 --profile s1+s2       # where the time goes
-    python -m benchmarks.training --device cuda --amp bf16 --compile --batch 32 8192
+    python -m benchmarks.training --device cuda --precision bfloat16 --compile --batch 32 8192
 
 A frame is one instant in all of its 4 views. A step gathers a batch from the table of all frames,
 mirrors it, lifts, repairs, lifts again where the variant does, computes the losses and their
@@ -40,13 +40,12 @@ from canonlift import lifter, runs, targets
 from canonlift.config import Config
 from canonlift.data import session as sessions
 from canonlift.data.simulate import CameraConfig, SimulateConfig, session
-from canonlift.lifter import Lifter
+from canonlift.lifter import PRECISIONS, Lifter
 from canonlift.stages import ReliftPass
 from canonlift.types import Views
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 N_VIEWS = 4
-AMP = {"none": torch.float32, "bf16": torch.bfloat16}
 
 
 class Variant(NamedTuple):
@@ -77,17 +76,23 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--batch", nargs="+", type=int, default=[32, 1024], help="in frames")
     parser.add_argument("--width", type=int, default=1024, help="of the network")
-    parser.add_argument("--amp", choices=AMP, default="none", help="type inside the network")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the network's products"
+    )
     parser.add_argument("--compile", action="store_true", help="by torch.compile")
     parser.add_argument("--profile", nargs="+", default=[], metavar="VARIANT", choices=VARIANTS)
     args = parser.parse_args()
     train.keep_memory()  # as train.py does
 
     figures: dict[str, Any] = {"machine": measure.machine(args.device)}
-    figures["options"] = {"width": args.width, "amp": args.amp, "compile": args.compile}
+    figures["options"] = {
+        "width": args.width,
+        "precision": args.precision,
+        "compile": args.compile,
+    }
     table = film(max(16 * 1024, *args.batch))
     for batch_size in args.batch:
-        setting = Setting(batch_size, args.width, AMP[args.amp], args.device, args.compile)
+        setting = Setting(batch_size, args.width, args.precision, args.device, args.compile)
         rounds = args.rounds if batch_size <= 256 else max(3, args.rounds // 4)
         found = {
             name: time_variant(VARIANTS[name], setting, table, rounds, args.cpu_time)
@@ -127,7 +132,7 @@ class Setting:
 
     batch_size: int
     width: int = 1024
-    dtype: torch.dtype = torch.float32  # inside the network
+    precision: str = "float32"  # of the network's products
     device: str = "cpu"
     compiled: bool = False
 
@@ -196,17 +201,13 @@ def make_step(
 ) -> tuple[runs.Run, Callable[[], Float[Tensor, ""]]]:
     """A run, and a function that takes one step of it as train.py does."""
     given = [*variant.overrides, f"lifter.width={setting.width}", f"device={setting.device}"]
+    given.append(f"lifter.precision={setting.precision}")
     config = configs.load(CONFIGS / variant.config, given)
     config = replace(config, schedule=[config.schedule[variant.phase]])
     table = table if "imitation" in config.terms else replace(table, target=None)
     table = table.to(setting.device)
     run = runs.start(config, folder, resume=False)
     part_views(run.lifter, table[: setting.batch_size])
-    if setting.dtype != torch.float32:
-        for part in (run.lifter.encode, run.lifter.pose, run.lifter.rotation):
-            part.forward = torch.autocast(torch.device(setting.device).type, setting.dtype)(
-                part.forward
-            )
     compute = train.computation(config, run.phase, run.lifter)
     if setting.compiled:
         mode = "default" if setting.device == "cpu" else "reduce-overhead"
@@ -249,7 +250,7 @@ class Products:
         if relift:
             lifts.append(linear_layers(network.encode, network.pose))
         n_rows = setting.batch_size * N_VIEWS
-        options = {"dtype": setting.dtype, "device": setting.device}
+        options = {"dtype": PRECISIONS[setting.precision], "device": setting.device}
         self.onednn = lifter.by_onednn(torch.empty(1, 1, **options), torch.empty(1, 1, **options))
         self.operations = 0
         self.forward: list[tuple[Tensor, Tensor, Tensor]] = []

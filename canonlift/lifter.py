@@ -1,6 +1,7 @@
 """The network: one 2D pose in, a canonical 3D pose and a camera rotation out."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,18 +30,24 @@ ROTATIONS: Mapping[str, RotationHead] = {
 }
 
 
+PRECISIONS: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
 @dataclass(frozen=True)
 class LifterConfig:
-    """Size of the network and how it speaks of rotations."""
+    """Size of the network, how it speaks of rotations, and how it multiplies."""
 
     width: int = 1024
     rotation: str = "axis_angle"
+    precision: str = "float32"  # of its products in training: row of PRECISIONS
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ValueError(f"lifter.width must be positive, got {self.width}")
         if self.rotation not in ROTATIONS:
             raise unknown("lifter.rotation", self.rotation, ROTATIONS)
+        if self.precision not in PRECISIONS:
+            raise unknown("lifter.precision", self.precision, PRECISIONS)
 
 
 class Lifter(nn.Module):
@@ -49,12 +56,16 @@ class Lifter(nn.Module):
     The input is divided by its norm, so the result does not depend on the size of the person in
     the image. The pose is centred on the root joint; its scale is arbitrary, since no loss
     that an uncalibrated camera allows can see it.
+
+    Weights, and what is computed from poses and rotations, have the precision of the input.
+    In training the layers may multiply in less; in evaluation they never do.
     """
 
     def __init__(self, config: LifterConfig, n_joints: int, root: int) -> None:
         super().__init__()
         self.root = root
         self.head = ROTATIONS[config.rotation]
+        self.precision = PRECISIONS[config.precision]
         width = config.width
         self.encode = nn.Sequential(
             Linear(3 * n_joints, width), nn.LeakyReLU(inplace=True), Residual(width)
@@ -69,7 +80,7 @@ class Lifter(nn.Module):
     def forward(self, views: Views) -> Lifted:
         """Lift each view; views with nothing observed get some finite answer."""
         code = self._encode(views)
-        rotation = self.rotation(code).to(views.keypoints.dtype)
+        rotation = self._run(self.rotation, code).to(views.keypoints.dtype)
         matrix = self.head.to_matrix(rotation).unflatten(0, views.keypoints.shape[:2])
         return Lifted(self._pose(code, views), matrix)
 
@@ -81,12 +92,17 @@ class Lifter(nn.Module):
         keypoints = unit_scale(views.keypoints, views.observed)
         keypoints = torch.where(views.observed[..., None], keypoints, 0.0)
         seen = torch.cat([keypoints, views.confidence[..., None]], dim=-1)
-        return self.encode(seen.flatten(2).flatten(0, 1))
+        return self._run(self.encode, seen.flatten(2).flatten(0, 1))
 
     def _pose(self, code: Float[Tensor, "N width"], views: Views) -> Float[Tensor, "B V J 3"]:
-        # Under autocast the network may be less precise than what is computed from it.
-        pose = self.pose(code).to(views.keypoints.dtype).view(*views.confidence.shape, 3)
+        pose = self._run(self.pose, code).to(views.keypoints.dtype)
+        pose = pose.view(*views.confidence.shape, 3)
         return pose - pose[:, :, self.root : self.root + 1]
+
+    def _run(self, layers: nn.Module, x: Float[Tensor, "N n"]) -> Float[Tensor, "N m"]:
+        less = self.training and self.precision != torch.float32
+        with torch.autocast(x.device.type, self.precision) if less else nullcontext():
+            return layers(x)
 
     @torch.no_grad()
     def mirror(self) -> None:

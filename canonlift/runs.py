@@ -1,6 +1,7 @@
 """A training run: everything that its checkpoint must hold to go on as if never stopped."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ class Run:
     best: dict[str, Tensor]  # weights at the end of the phase's best window
     mirror: dict[str, Any]  # the last vote on the mirrored world
 
+    @cached_property
+    def resolved(self) -> str:
+        """The complete config, as the checkpoint holds it."""
+        return configs.to_yaml(self.config)
+
     @property
     def phase(self) -> configs.PhaseConfig:
         """The current phase."""
@@ -111,7 +117,7 @@ class Run:
         if not parallel.is_first():
             return
         state = {
-            "config": configs.to_yaml(self.config),
+            "config": self.resolved,
             "lifter": self.lifter.state_dict(),
             "mirror": self.mirror,
             "progress": asdict(self.progress),
@@ -202,7 +208,7 @@ def _shape(config: configs.Config) -> dict[str, Any]:
     """All that has to be equal for weights to fit."""
     shape: dict[str, Any] = {"skeleton": config.skeleton}
     if not config.is_sequence:
-        return shape | {"lifter": config.lifter}
+        return shape | {"lifter": replace(config.lifter, precision="float32")}
     return shape | {f"sequence.{name}": getattr(config.sequence, name) for name in SHAPE}
 
 

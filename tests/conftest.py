@@ -1,5 +1,6 @@
 """Synthetic scenes: known poses and orthographic cameras, each with a scale of its own."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,13 @@ settings.register_profile("nightly", max_examples=2_000, **SUITE)  # of each of 
 settings.load_profile("suite")
 
 torch.set_num_threads(1)  # two workers share the cores; their threads would only wait
+gc.disable()  # until all is imported: nothing of it is garbage
 HOME = H36M17.index(ROOT)
+
+
+def pytest_collection_finish():
+    gc.freeze()  # or what was imported is looked through again and again, a tenth of the time
+    gc.enable()
 
 
 def random_rotations(*shape, seed=0):

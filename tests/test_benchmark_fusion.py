@@ -10,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from canonlift.fusion import METHODS, FusionConfig, Maps, exact_peaks, to_repair
+from canonlift.geometry import ridges
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +74,36 @@ def test_proof_and_json(benchmark, tmp_path, capsys):
     row = json.loads(path.read_text())["views"]["3"]
     assert (row["joints"], row["lower"]) == (60, 0)
     assert "worst" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("n_views", [2, 4, 7])
+def test_as_many_powers_are_counted_as_are_taken(benchmark, n_views, monkeypatch):
+    taken = []
+    heights_of = ridges._parts
+
+    def note(maps, x, y, spread):
+        found = heights_of(maps, x, y, spread)
+        taken.append((found[1].numel() + found[4].numel()) // x.shape[-1])
+        return found
+
+    monkeypatch.setattr(ridges, "_parts", note)
+    exact_peaks(benchmark.random_maps(5, n_views, seed=0, around=True), FusionConfig())
+    assert sum(taken) == benchmark.evaluated(n_views - 1)
+
+
+def test_every_pass_over_numbers_is_counted_once(benchmark):
+    numbers = torch.rand(3, 50)
+    with benchmark.Passes() as passes:
+        numbers[0].add_(numbers[1]).sum()  # 50 and 50; the views are none
+        torch.cat([numbers, numbers[:1]])  # 200
+    assert passes.numbers == 300
+
+
+def test_a_profile_adds_up(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    path = tmp_path / "profile.json"
+    benchmark.main(["profile", "--frames", "2", "--repeats", "1", "--json", str(path)])
+    found = json.loads(path.read_text())
+    assert found["joints"] == 2 * 4 * 16
+    assert 0 < sum(found["ns_per_joint_of_parts"].values()) < 3 * found["ns_per_joint"]
+    assert min(found["ns_per_power"], found["ns_per_number"]) > 0

@@ -8,7 +8,7 @@ from conftest import HOME, scene
 from torch.testing import assert_close
 
 from canonlift import lifter as lifters
-from canonlift.lifter import ROTATIONS, Lifter, LifterConfig
+from canonlift.lifter import PRECISIONS, ROTATIONS, Lifter, LifterConfig, Linear
 from canonlift.skeleton import H36M17
 from canonlift.types import Views
 
@@ -186,3 +186,32 @@ def test_a_linear_layer_by_onednn_is_that_of_torch_with_its_gradients(rows, monk
     monkeypatch.setattr(lifters, "HAS_ONEDNN", False)
     for one, other in zip(found, results(), strict=True):
         assert_close(one, other)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_less_precision_is_of_the_products_in_training_alone(precision):
+    """Weights and gradients, the input of the network and what it says stay in float32."""
+    torch.manual_seed(0)
+    network = Lifter(LifterConfig(width=16, precision=precision), 17, 0)
+    plain = Lifter(LifterConfig(width=16), 17, 0)
+    plain.load_state_dict(network.state_dict())
+    views = scene()[0].to(torch.float32)
+    types = []
+    for layer in network.modules():
+        if isinstance(layer, Linear):
+            layer.register_forward_hook(lambda *call: types.append(call[-1].dtype))
+
+    lifted = network(views)
+    assert set(types) == {PRECISIONS[precision]}
+    assert lifted.pose.dtype == lifted.rotation.dtype == torch.float32
+    turned_back = lifted.rotation @ lifted.rotation.mT
+    assert_close(turned_back, torch.eye(3).expand_as(turned_back), rtol=0, atol=1e-5)
+    assert_close(lifted.pose, plain(views).pose, rtol=0, atol=0.02)
+    lifted.pose.square().sum().backward()
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert network.encode[0].weight.grad.dtype == torch.float32
+    assert network.poses(views).dtype == torch.float32
+
+    types.clear()
+    assert_close(network.eval()(views).pose, plain(views).pose, rtol=0, atol=0)
+    assert set(types) == {torch.float32}

@@ -64,7 +64,7 @@ def test_a_step_is_one_of_training(name, table, tmp_path):
     setting = training.Setting(batch_size=8, width=16)
     run, step = training.make_step(training.VARIANTS[name], setting, table, tmp_path / "run")
     before = [p.detach().clone() for p in run.lifter.parameters()]
-    losses = [step().item() for _ in range(30)]
+    losses = [step().item() for _ in range(4)]
     assert all(map(math.isfinite, losses))
     changed = [(p != b).any().item() for p, b in zip(run.lifter.parameters(), before, strict=True)]
     assert all(changed)

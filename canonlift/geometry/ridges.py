@@ -15,12 +15,13 @@ from torch import Tensor
 class Stage(NamedTuple):
     """Part of a climb."""
 
-    climbers: float  # the best so many per ridge go on, but at least two
+    climbers: float  # the best so many per ridge go on, but at least two and at most MOST
     steps: int
     boldness: float  # share of the curvature that a step may ignore; bold ones may miss a peak
 
 
 SCHEDULE = (Stage(inf, 1, 0.7), Stage(2.6, 3, 0.85), Stage(0.6, 8, 0.95))
+MOST = 16  # climbers in one map: crossings grow as the square of the ridges, good ones do not
 BLOCK = 2**17  # numbers in one tensor, on a CPU: what is computed of them fits its cache
 ROOM = 2**24  # the same elsewhere
 LN4 = 2 * log(2)
@@ -65,7 +66,7 @@ def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tenso
             ridges.centre_height,
         )
         spread = (widths.ridge / widths.centre) ** 2
-        parts = _blocks(scaled, _climbers(SCHEDULE[-1], scaled))
+        parts = _blocks(scaled, n_climbers(SCHEDULE[-1], len(scaled.offset)))
         places = [_highest(Ridges(*part), spread, extent / unit) for part in parts]
         place = torch.cat(places, dim=-1).mul_(unit)
         # Rounding may have left the border, where the map is steep.
@@ -76,18 +77,23 @@ def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tenso
     return place
 
 
-def _climbers(stage: Stage, ridges: Ridges) -> int:
-    n_ridges = len(ridges.offset)
-    candidates = 1 + 3 * n_ridges + n_ridges * (n_ridges - 1) // 2
-    return min(candidates, max(2, ceil(min(stage.climbers, candidates) * n_ridges)))
+def n_candidates(n_ridges: int) -> int:
+    """Places of a map that are looked at: centre, feet, ends on the border, and crossings."""
+    return 1 + 3 * n_ridges + n_ridges * (n_ridges - 1) // 2
 
 
-def _blocks(parts: Iterable[Tensor], n_climbers: int) -> Iterator[tuple[Tensor, ...]]:
+def n_climbers(stage: Stage, n_ridges: int) -> int:
+    """Places of a map from which a stage climbs."""
+    wanted = max(2, ceil(min(stage.climbers, MOST) * n_ridges))
+    return min(n_candidates(n_ridges), MOST, wanted)
+
+
+def _blocks(parts: Iterable[Tensor], climbers: int) -> Iterator[tuple[Tensor, ...]]:
     """Fewer maps at a time, as many as so many climbers have room for."""
     parts = tuple(parts)
     n_ridges = parts[0].shape[1]
     room = BLOCK if parts[0].device.type == "cpu" else ROOM
-    size = max(1, room // (n_ridges * n_climbers))
+    size = max(1, room // (n_ridges * climbers))
     return zip(*(part.split(size, dim=-1) for part in parts), strict=True)
 
 
@@ -95,7 +101,7 @@ def _highest(ridges: Ridges, spread: float, extent: float) -> Float[Tensor, "2 K
     """The same in units in which a ridge is 2^(-distance^2)."""
     points = _candidates(ridges, extent)
     for stage in SCHEDULE:
-        keep = _climbers(stage, ridges)
+        keep = n_climbers(stage, len(ridges.offset))
         blocks = _blocks((*ridges, points), keep)
         climbed = []
         for *part, start in blocks:
