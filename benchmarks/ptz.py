@@ -138,13 +138,18 @@ def shoot(
         save(recording, part / split / f"{stem}.npz")
         (part / "cameras").mkdir(exist_ok=True)
         np.savez(part / "cameras" / f"{stem}.npz", **_arrays(crew))
+    settle(part, folder)
+    return folder
+
+
+def settle(part: Path, folder: Path) -> None:
+    """Give a finished film its name, unless another process was faster, whose film is the same."""
     try:
         part.rename(folder)
-    except OSError:  # another process was faster; its film is the same
+    except OSError:
         if not folder.is_dir():
             raise
         shutil.rmtree(part)
-    return folder
 
 
 def _clips(mocap: Path) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ nobody. No row of 2D reads 3D after pretraining.
 
 import argparse
 import json
+import os
 import resource
 import sys
 import time
@@ -199,7 +200,7 @@ def shoot_for_pretraining(mocap: Path, work: Path) -> Path:
     folder = work / "films" / f"pretraining-{_sources(mocap)}"
     if folder.is_dir():
         return folder
-    part = folder.with_name(f"{folder.name}.part")
+    part = folder.with_name(f"{folder.name}.part{os.getpid()}")
     for name, motion in ptz._clips(mocap).items():
         for begin in range(0, len(motion) if name.startswith(PRETRAINED_ON) else 0, STRETCH):
             stretch = motion[begin : begin + STRETCH]
@@ -212,7 +213,7 @@ def shoot_for_pretraining(mocap: Path, work: Path) -> Path:
                 ptz._placed(stretch, turn), H36M17, ptz.FPS, CREW, DetectorConfig(), generator
             )
             save(filmed, part / f"{key.replace('/', '-')}.npz")
-    part.rename(folder)
+    ptz.settle(part, folder)
     return folder
 
 
