@@ -109,19 +109,20 @@ SEGMENT = 27  # frames
 
 
 def _headline() -> Iterator[Experiment]:
-    both = ("studio", "ski")
-    for setting in both:
-        yield Experiment("pretrained", setting)
-    for seed, setting in product(ptz.SEEDS, both):
-        for method in ("2d", "2d+consistency", "2d+ours", "3d", "3d+consistency"):
-            yield Experiment(method, setting, seed)
-    shorter = list(product(("2d+consistency", "2d+ours"), (SEGMENT, 1)))
-    for setting, seed in [*product(["ski"], ptz.SEEDS), ("studio", 0)]:
-        for method, segment in shorter:
-            yield Experiment(method, setting, seed, segment=segment)
-    for setting in both:
-        for method in ("2d", "2d+consistency", "2d+ours", "3d"):
-            yield Experiment(method, setting, start="random")
+    both, kinds = ("studio", "ski"), ("2d", "2d+consistency", "2d+ours")
+    for setting, method in product(both, ("pretrained", "3d", "3d+consistency")):
+        yield Experiment(method, setting)
+    for seed, setting, method in product(ptz.SEEDS, both, kinds):
+        yield Experiment(method, setting, seed)
+    for seed, segment in product(ptz.SEEDS, (SEGMENT, 1)):
+        yield Experiment("2d+ours", "ski", seed, segment=segment)
+    for segment in (SEGMENT, 1):
+        yield Experiment("2d+ours", "studio", segment=segment)
+        yield Experiment("2d+consistency", "ski", segment=segment)
+    for method in (*kinds, "3d"):
+        yield Experiment(method, "studio", start="random")
+    for method in kinds[1:]:
+        yield Experiment(method, "ski", start="random")
 
 
 def _over(field: str, values: Sequence[Any], **fixed: Any) -> Callable[[], Iterator[Experiment]]:
