@@ -144,6 +144,7 @@ class Study(NamedTuple):
     experiments: Callable[[], Iterator[Experiment]]
     over: str  # the field along the horizontal axis; empty: a table alone
     heading: str = ""
+    beside: str = "pa_mpjpe_mm"  # figure of the right panel
 
 
 STUDIES: Mapping[str, Study] = {
@@ -182,6 +183,7 @@ STUDIES: Mapping[str, Study] = {
         ),
         "weight",
         "weight of the consistency",
+        "movement",
     ),
     "offset": Study(
         _all(
@@ -475,29 +477,31 @@ def _place(one: Experiment, field: str) -> float:
 def draw(
     study: Study, groups: Mapping[Experiment, Sequence[Mapping[str, Any]]], path: Path
 ) -> None:
-    """Draw MPJPE and PA-MPJPE over what the study varies, one curve per setting and method."""
+    """Draw figures over what the study varies, one curve per setting and method."""
     from canonlift import pictures
 
     figure = pictures._figure((pictures.WIDTH, 3.4), study.heading.capitalize())
     panels = [pictures._plain(axes) for axes in figure.subplots(1, 2)]
-    curves: dict[tuple[str, str], list[tuple[float, Sequence[Mapping[str, Any]]]]] = {}
+    curves: dict[str, list[tuple[float, Sequence[Mapping[str, Any]]]]] = {}
     for one, seeds in groups.items():
         setting = "" if study.over == "setting" else one.setting
-        curves.setdefault((setting, one.method), []).append((_place(one, study.over), seeds))
-    for axes, key, label in zip(
-        panels, ("mpjpe_mm", "pa_mpjpe_mm"), ("MPJPE (mm)", "PA-MPJPE (mm)"), strict=True
-    ):
-        for number, ((setting, method), points) in enumerate(curves.items()):
+        name = f"{setting} {one.method}".strip()
+        curves.setdefault(name, []).append((_place(one, study.over), seeds))
+    names = dict(zip(FIGURES, HEADINGS, strict=True))
+    for axes, key in zip(panels, ("mpjpe_mm", study.beside), strict=True):
+        for (name, points), colour in zip(curves.items(), pictures.CURVES, strict=False):
             known = [(x, [r[key] for r in rows if r[key] is not None]) for x, rows in points]
             known = [(x, float(np.mean(values))) for x, values in sorted(known) if values]
             axes.plot(
-                *zip(*known, strict=True), marker="o", markersize=4,
-                color=pictures.CURVES[number], label=f"{setting} {method}".strip(),
-            )  # fmt: skip
-        axes.set(xlabel=study.heading, ylabel=label)
-        axes.set_ylim(0)
-        if study.over == "weight":
+                *zip(*known, strict=True), marker="o", markersize=4, color=colour, label=name
+            )
+        axes.set(xlabel=study.heading, ylabel=names[key])
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+        if study.over in ("weight", "segment", "length"):
             axes.set_xscale("log")
+        places = sorted({x for points in curves.values() for x, _ in points})
+        axes.set_xticks(places, [f"{x:g}" for x in places])
+        axes.minorticks_off()
     panels[0].legend(frameon=False, fontsize=pictures.SMALL)
     pictures.save(figure, path)
 
