@@ -195,7 +195,10 @@ class Config:
             blind = self.data.target == "none" and not self.data.supervised
             needy = [name for name in SUPERVISED if fed.get(name) and blind]
             if needy:
-                raise ValueError(f"term {needy[0]!r} needs data.target: closed_form (or pose3d)")
+                raise ValueError(
+                    f"term {needy[0]!r} needs data.target: closed_form (or pose3d); "
+                    "or give it the weight 0"
+                )
             if blind:
                 fed = {name: weight for name, weight in fed.items() if name not in SUPERVISED}
             return Objective(fed, produces)
