@@ -467,6 +467,7 @@ def test_camera_consistency_binds_recordings_of_one_rig_and_no_others(short, tmp
 
 def test_a_run_over_time_is_logged_and_evaluated_view_by_view(over_time, takes, monkeypatch):
     monkeypatch.setattr(train, "LOG_EVERY", 3)
+    monkeypatch.setattr(pictures, "DPI", 20)
     out = over_time("sequence.fps=20")
     rows = log.read(out)
     assert [row["spread"] != "" for row in rows] == [True] * 4
@@ -478,7 +479,7 @@ def test_a_run_over_time_is_logged_and_evaluated_view_by_view(over_time, takes, 
     for view in range(3):
         alone = predict(model, single_view(take, view))
         np.testing.assert_allclose(alone.pose[:, 0], together.pose[:, view], atol=1e-5)
-    result = evaluate(model, [takes / "test_00.npz"], out / "eval", out, n_drawn=0)
+    result = evaluate(model, [takes / "test_00.npz"], out / "eval", out, n_drawn=1)
     assert result["protocol"]["input"] == (
         "one view at a time, windows of 9 frames at 20 fps, blended"
     )
@@ -886,6 +887,13 @@ def test_resumes_without_the_run_it_started_from(short, tmp_path):
     first.rename(tmp_path / "gone")
     again = runs.start(config, tmp_path / "begun", resume=True)
     assert same(again.lifter.state_dict(), begun.lifter.state_dict())
+
+
+def test_starts_from_weights_whatever_they_were_multiplied_in(short):
+    first = short("lifter.precision=bfloat16")
+    begun = runs.start(short.config(f"start_from={first}"), first.with_name("begun"), resume=False)
+    assert begun.lifter.precision == torch.float32
+    assert same(begun.lifter.state_dict(), weights(first))
 
 
 def test_refuses_to_start_from_what_does_not_fit(short, trained, tmp_path):
