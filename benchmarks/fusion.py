@@ -20,9 +20,6 @@ over the numbers of each. What both cost is measured in tensors that fit the cac
 """
 
 import argparse
-import json
-import platform
-import re
 import statistics
 import sys
 import time
@@ -45,7 +42,8 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
 import train
-from canonlift import files, fusion
+from benchmarks import measure
+from canonlift import fusion
 from canonlift.data.motion import MOTIONS, perform, sample_person
 from canonlift.fusion import (
     METHODS,
@@ -207,7 +205,11 @@ def both_ways(sample: Sample, method: str) -> Callable[[], Any]:
 
 def timing(n_frames: int, n_loop: int, repeats: int) -> dict[str, Any]:
     """All figures; the headlines are those of `all`, forward, 4 views."""
-    results: dict[str, Any] = {"machine": machine(), "frames": n_frames, "repeats": repeats}
+    results: dict[str, Any] = {
+        "machine": measure.machine("cpu"),
+        "frames": n_frames,
+        "repeats": repeats,
+    }
     for name in ("all", "detector"):
         sample = sets(n_frames, 4)[name]
         where = to_repair(sample.views, sample.lifted, sample.config, JOINTS)
@@ -238,9 +240,16 @@ def timing(n_frames: int, n_loop: int, repeats: int) -> dict[str, Any]:
     return results
 
 
+def spoken(machine: Mapping[str, Any]) -> str:
+    """Processor, threads and library."""
+    return f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
+
+
 def show_timing(results: Mapping[str, Any]) -> None:
     """Print what `timing` found."""
-    print(f"{results['machine']}; {results['frames']} frames at a time, 16 joints, float32")
+    print(
+        f"{spoken(results['machine'])}; {results['frames']} frames at a time, 16 joints, float32"
+    )
     for name in ("all", "detector"):
         part = results[name]
         print(f"\n{name}: {part['repaired_per_frame']:.1f} repaired joints per frame of 4 views")
@@ -341,7 +350,7 @@ class Passes(TorchDispatchMode):
 def show_profile(found: Mapping[str, Any], rows: int = 10) -> None:
     """Print what `profile` found."""
     whole = found["ns_per_joint"]
-    print(f"{found['machine']}; {found['joints']} joints at once\n")
+    print(f"{spoken(found['machine'])}; {found['joints']} joints at once\n")
     print(f"{'':24}{'ns/joint':>10}{'share':>8}{'calls':>8}")
     print(f"{'exact':24}{whole:10.0f}")
     for name, ns in found["ns_per_joint_of_parts"].items():
@@ -447,14 +456,6 @@ def prove(n_joints: int, n_views: int, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def machine() -> str:
-    """Processor, threads and library."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.is_file() else []
-    name = (names or [platform.machine()])[0]
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
@@ -476,10 +477,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.what == "profile":
         train.keep_memory()
         torch.set_num_threads(1)
-        results = {"machine": machine()} | profile(args.frames, args.repeats)
+        results = {"machine": measure.machine("cpu")} | profile(args.frames, args.repeats)
         show_profile(results)
     else:
-        results = {"machine": machine(), "cells": CELLS, "views": {}}
+        results = {"machine": measure.machine("cpu"), "cells": CELLS, "views": {}}
         print(f"`exact` in float32 against the highest of {CELLS + 1}^2 grid points")
         print(
             f"{'V':>3}{'joints':>10}{'on border':>11}{'lower':>8}{'worst shortfall':>18}{'s':>7}"
@@ -494,9 +495,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{row['worst_shortfall']:18.1e}{taken:7.0f}",
                 flush=True,
             )
-    if args.json:
-        text = json.dumps(results, indent=2)
-        files.write(args.json, lambda file: file.write(text.encode()))
+    measure.write(args.json, results)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.training --cpu-time     # on a busy machine
     python -m benchmarks.training --batch 32 --profile s1+s2       # where the time goes
     python -m benchmarks.training --device cuda --precision bfloat16 --compile --batch 32 8192
+    python -m benchmarks.training skipose --device cuda --precision bfloat16
+    python -m benchmarks.training skipose --steps-scale 0.01       # a look, on a CPU
 
 A frame is one instant in all of its 4 views. A step gathers a batch from the table of all frames,
 mirrors it, lifts, repairs, lifts again where the variant does, computes the losses and their
@@ -24,10 +26,12 @@ of CVSF and CanonPose.
 
 import itertools
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from jaxtyping import Float
@@ -39,6 +43,7 @@ from canonlift import config as configs
 from canonlift import lifter, runs, targets
 from canonlift.config import Config
 from canonlift.data import session as sessions
+from canonlift.data.session import Session
 from canonlift.data.simulate import CameraConfig, SimulateConfig, session
 from canonlift.lifter import PRECISIONS, Lifter
 from canonlift.stages import ReliftPass
@@ -46,6 +51,12 @@ from canonlift.types import Views
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 N_VIEWS = 4
+SKIPOSE = 8481, 6  # rows, views
+# Side of the product that shows how fast matrices can be multiplied.
+LARGE = {"cpu": 2048, "cuda": 8192}
+
+
+Compute = Callable[[Views], tuple[Float[Tensor, ""], dict[str, Tensor]]]
 
 
 class Variant(NamedTuple):
@@ -73,6 +84,8 @@ VARIANTS: Mapping[str, Variant] = {
 def main() -> None:
     """Time every variant at every batch size."""
     parser = measure.parser(__doc__)
+    parser.add_argument("what", nargs="?", choices=("steps", "skipose"), default="steps")
+    parser.add_argument("--steps-scale", type=float, default=1.0, help="of the phases of skipose")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--batch", nargs="+", type=int, default=[32, 1024], help="in frames")
     parser.add_argument("--width", type=int, default=1024, help="of the network")
@@ -90,9 +103,24 @@ def main() -> None:
         "precision": args.precision,
         "compile": args.compile,
     }
+    settings = [
+        Setting(batch_size, args.width, args.precision, args.device, args.compile)
+        for batch_size in args.batch
+    ]
+    if args.what == "skipose":
+        figures["skipose"] = found = train_whole(settings[0], *SKIPOSE, args.steps_scale)
+        print(
+            f"{SKIPOSE[0]:,} rows of {SKIPOSE[1]} views, {args.width} wide: {found['steps']:,} "
+            f"steps of {args.batch[0]} rows in {found['seconds']:.1f} s, "
+            f"{found['frames_per_second']:,.0f} frames/s"
+        )
+        measure.write(args.json, figures)
+        return
+    rate = figures["matrix_teraflops"] = matrix_rate(args.device, cpu_time=args.cpu_time) / 1e12
+    print(f"a large matrix product: {rate:.3f} TFLOP/s")
     table = film(max(16 * 1024, *args.batch))
-    for batch_size in args.batch:
-        setting = Setting(batch_size, args.width, args.precision, args.device, args.compile)
+    for setting in settings:
+        batch_size = setting.batch_size
         rounds = args.rounds if batch_size <= 256 else max(3, args.rounds // 4)
         found = {
             name: time_variant(VARIANTS[name], setting, table, rounds, args.cpu_time)
@@ -104,6 +132,7 @@ def main() -> None:
         )
         figures.setdefault("step_over_floor", {n: t.step / t.floor for n, t in found.items()})
         figures.setdefault("frames_per_second", {n: t.frames_per_second for n, t in found.items()})
+        figures.setdefault("of_matrix_rate", {n: t.teraflops / rate for n, t in found.items()})
         figures.setdefault("batches", {})[batch_size] = {
             n: t._asdict() | {"step_over_products": t.ratio, "teraflops": t.teraflops}
             for n, t in found.items()
@@ -111,14 +140,14 @@ def main() -> None:
         print(f"\nbatch of {batch_size} frames, {N_VIEWS} views, {args.width} wide\n")
         print(
             "| | step (ms) | products (ms) | Adam (ms) | step / products | / torch.mm "
-            "| / products and Adam | frames/s | TFLOP/s |"
+            "| / products and Adam | frames/s | TFLOP/s | of the matrix rate |"
         )
-        print("|---" * 9 + "|")
+        print("|---" * 10 + "|")
         for name, t in found.items():
             print(
                 f"| {name} | {1e3 * t.step:.2f} | {1e3 * t.products:.2f} | {1e3 * t.adam:.2f} "
                 f"| {t.ratio:.2f} | {t.step / t.torch_mm:.2f} | {t.step / t.floor:.2f} "
-                f"| {t.frames_per_second:,.0f} | {t.teraflops:.3f} |",
+                f"| {t.frames_per_second:,.0f} | {t.teraflops:.3f} | {t.teraflops / rate:.1%} |",
                 flush=True,
             )
         for name in args.profile:
@@ -177,14 +206,51 @@ def time_variant(
     return Timing(**median, frames_per_second=rate, operations=products.operations)
 
 
-def film(n_frames: int) -> Views:
+def matrix_rate(device: str, side: int | None = None, cpu_time: bool = False) -> float:
+    """Operations per second of a large `torch.mm`: in bfloat16, but on a CPU in float32."""
+    kind = torch.device(device).type
+    side = side or LARGE[kind]
+    dtype = torch.float32 if kind == "cpu" else torch.bfloat16
+    a, b, out = torch.randn(3, side, side, device=device).to(dtype)
+    taken = measure.in_turns({"mm": lambda: torch.mm(a, b, out=out)}, 5, device, cpu_time)
+    return 2 * side**3 / taken["mm"]
+
+
+def train_whole(
+    setting: Setting, n_rows: int, n_views: int, steps_scale: float = 1.0
+) -> dict[str, float]:
+    """Seconds that `train.fit` takes for all that the demo's config has scheduled."""
+    config = configs.load(CONFIGS / "demo.yaml", overrides(setting))
+    schedule = [
+        replace(phase, steps=max(1, round(steps_scale * phase.steps))) for phase in config.schedule
+    ]
+    config = replace(config, schedule=schedule, batch_size=setting.batch_size)
+    views = film(n_rows, n_views)
+    session = Session(views, torch.zeros(len(views), dtype=torch.long), ("film",))
+    session = session.to(torch.device(setting.device))
+    compute = train.computation
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(train, "computation", lambda *of: compiled(compute(*of), setting)),
+    ):
+        run = runs.start(config, Path(folder) / "run", resume=False)
+        start = time.perf_counter()
+        train.fit(run, session)
+        measure.finish(setting.device)
+        seconds = time.perf_counter() - start
+    steps = run.progress.total_step
+    rate = steps * setting.batch_size / seconds
+    return {"steps": steps, "seconds": seconds, "frames_per_second": rate}
+
+
+def film(n_frames: int, n_views: int = N_VIEWS) -> Views:
     """Frames of the simulated session with a guessed target, repeated until there are enough."""
     config = SimulateConfig(
         n_train=4,
         n_test=0,
         n_frames=min(150, n_frames),
         fps=10.0,
-        cameras=CameraConfig(n_views=N_VIEWS),
+        cameras=CameraConfig(n_views=n_views),
     )
     takes = [sessions.to_views(recording) for _, recording in session(config)]
     views = Views(*(torch.cat([getattr(t, key) for t in takes]) for key in _TABLE))
@@ -200,18 +266,14 @@ def make_step(
     variant: Variant, setting: Setting, table: Views, folder: Path
 ) -> tuple[runs.Run, Callable[[], Float[Tensor, ""]]]:
     """A run, and a function that takes one step of it as train.py does."""
-    given = [*variant.overrides, f"lifter.width={setting.width}", f"device={setting.device}"]
-    given.append(f"lifter.precision={setting.precision}")
+    given = [*variant.overrides, *overrides(setting)]
     config = configs.load(CONFIGS / variant.config, given)
     config = replace(config, schedule=[config.schedule[variant.phase]])
     table = table if "imitation" in config.terms else replace(table, target=None)
     table = table.to(setting.device)
     run = runs.start(config, folder, resume=False)
     part_views(run.lifter, table[: setting.batch_size])
-    compute = train.computation(config, run.phase, run.lifter)
-    if setting.compiled:
-        mode = "default" if setting.device == "cpu" else "reduce-overhead"
-        compute = torch.compile(compute, mode=mode)
+    compute = compiled(train.computation(config, run.phase, run.lifter), setting)
     order = sessions.batches(len(table), setting.batch_size, config.seed, 0)
     flips: Iterator[bool] = itertools.cycle([False, True])
 
@@ -224,6 +286,30 @@ def make_step(
         return loss
 
     return run, step
+
+
+def overrides(setting: Setting) -> list[str]:
+    """What a setting says in a config."""
+    return [
+        f"lifter.width={setting.width}",
+        f"lifter.precision={setting.precision}",
+        f"device={setting.device}",
+    ]
+
+
+def compiled(compute: Compute, setting: Setting) -> Compute:
+    """The same computation by torch.compile, where the setting says so."""
+    if not setting.compiled:
+        return compute
+    mode = "default" if setting.device == "cpu" else "reduce-overhead"
+    faster = torch.compile(compute, mode=mode)
+
+    def run(views: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        loss, terms = faster(views)
+        # Training reads losses some steps later, when a CUDA graph has written others in place.
+        return loss.clone(), {name: term.clone() for name, term in terms.items()}
+
+    return run
 
 
 @torch.no_grad()

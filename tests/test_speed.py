@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
+import train
 from benchmarks import growth, inference, measure, training
 from canonlift import lifter
 from canonlift.lifter import Lifter, LifterConfig
@@ -68,6 +69,28 @@ def test_a_step_is_one_of_training(name, table, tmp_path):
     assert all(map(math.isfinite, losses))
     changed = [(p != b).any().item() for p, b in zip(run.lifter.parameters(), before, strict=True)]
     assert all(changed)
+
+
+def test_a_whole_training_takes_every_phase_of_the_demo_on_all_rows(monkeypatch):
+    seen = []
+    fit = train.fit
+
+    def note(run, session):
+        seen.append((session.views.confidence.shape, run.config.lifter.width))
+        fit(run, session)
+        seen.append((run.finished, run.progress.total_step))
+
+    monkeypatch.setattr(train, "fit", note)
+    setting = training.Setting(batch_size=4, width=16)
+    found = training.train_whole(setting, n_rows=9, n_views=3, steps_scale=0.0005)
+    assert seen == [((9, 3, 17), 16), (True, 3)]
+    assert found["steps"] == 3  # 2,400 and twice 2,000, scaled
+    assert found["frames_per_second"] == pytest.approx(3 * 4 / found["seconds"])
+
+
+def test_the_matrix_rate_counts_a_product_and_a_sum_for_each_entry(monkeypatch):
+    monkeypatch.setattr(measure, "in_turns", lambda jobs, *_: {name: 0.5 for name in jobs})
+    assert training.matrix_rate("cpu", side=8) == 2 * 8**3 / 0.5
 
 
 def test_in_turns_gives_everything_its_turn_and_the_median(monkeypatch):

@@ -86,13 +86,24 @@ def takes(tiny, tmp_path_factory):
     return folder
 
 
+def draw_little(patch, kind):
+    """Have one kind of frame drawn, small: drawing takes longer than training."""
+    found = pictures.notable_frames
+    patch.setattr(pictures, "DPI", 20)
+    patch.setattr(
+        pictures,
+        "notable_frames",
+        lambda *args: {k: v for k, v in found(*args).items() if k == kind},
+    )
+
+
 @pytest.fixture(scope="session")
 def trained(tiny, tmp_path_factory):
     """A run folder that `python train.py` left, and what it printed."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "LOG_EVERY", 5)
-        patch.setattr(pictures, "DPI", 20)
+        draw_little(patch, "most_repaired")
         patch.setattr(sys, "argv", ["train.py", str(tiny), "--out", str(out)])
         train.main()
     return out
@@ -196,7 +207,7 @@ def test_a_run_leaves_everything_that_was_promised(trained, tiny):
     figures = [path.name for path in (trained / "figures").iterdir()]
     assert {"losses.png", "joint_errors.png"} < set(figures)
     assert all(name.startswith("test_00-") for name in figures if "-" in name)
-    assert len(figures) > 5
+    assert len(figures) == 5
     assert configs.from_yaml((trained / "config.yaml").read_text()) == configs.load(tiny)
     assert json.loads((trained / "results.json").read_text())["protocol"]["frames"] == 24
 
@@ -467,6 +478,7 @@ def test_camera_consistency_binds_recordings_of_one_rig_and_no_others(short, tmp
 
 def test_a_run_over_time_is_logged_and_evaluated_view_by_view(over_time, takes, monkeypatch):
     monkeypatch.setattr(train, "LOG_EVERY", 3)
+    draw_little(monkeypatch, "most_repaired")
     out = over_time("sequence.fps=20")
     rows = log.read(out)
     assert [row["spread"] != "" for row in rows] == [True] * 4
@@ -478,11 +490,12 @@ def test_a_run_over_time_is_logged_and_evaluated_view_by_view(over_time, takes, 
     for view in range(3):
         alone = predict(model, single_view(take, view))
         np.testing.assert_allclose(alone.pose[:, 0], together.pose[:, view], atol=1e-5)
-    result = evaluate(model, [takes / "test_00.npz"], out / "eval", out, n_drawn=0)
+    result = evaluate(model, [takes / "test_00.npz"], out / "eval", out, n_drawn=1)
     assert result["protocol"]["input"] == (
         "one view at a time, windows of 9 frames at 20 fps, blended"
     )
     assert result["metrics"]["mpjve_mm_s"] > 0
+    assert (out / "eval" / "figures" / "test_00-most_repaired-pose.png").is_file()
 
 
 def single_view(take, view):
@@ -888,6 +901,13 @@ def test_resumes_without_the_run_it_started_from(short, tmp_path):
     assert same(again.lifter.state_dict(), begun.lifter.state_dict())
 
 
+def test_starts_from_weights_whatever_they_were_multiplied_in(short):
+    first = short("lifter.precision=bfloat16")
+    begun = runs.start(short.config(f"start_from={first}"), first.with_name("begun"), resume=False)
+    assert begun.lifter.precision == torch.float32
+    assert same(begun.lifter.state_dict(), weights(first))
+
+
 def test_refuses_to_start_from_what_does_not_fit(short, trained, tmp_path):
     for override in ("lifter.width=17", "skeleton=limbs14"):
         with pytest.raises(ValueError, match="start_from: .* was trained with .*; set the same"):
@@ -1186,7 +1206,7 @@ def test_a_bad_config_ends_in_one_line(programs, tiny, tmp_path):
     """Of the file train.py, as a user starts it."""
     code, said = programs.run(
         "train.py", tiny, "lifter.widht=9", "--out", tmp_path / "run",
-        first="import runpy; runpy.run_path(sys.argv[0], run_name='__main__')",
+        first="import runpy; sys.exit(runpy.run_path(sys.argv[0], run_name='__main__') and 7)",
     )  # fmt: skip
     assert code == 1
     assert said == (
