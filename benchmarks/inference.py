@@ -144,7 +144,7 @@ def onnx_runtime(network: Lifter, device: str) -> Run:
         n_samples = torch.export.Dim("n_samples")
         shapes = {"keypoints": {0: n_samples}, "confidence": {0: n_samples}}
         torch.onnx.export(
-            Bare(network), example, path, dynamo=True, dynamic_shapes=shapes, verbose=False
+            Bare(network).eval(), example, path, dynamo=True, dynamic_shapes=shapes, verbose=False
         )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
