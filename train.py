@@ -55,6 +55,7 @@ from canonlift.types import Views
 from eval import report
 
 LOG_EVERY = 20
+GUESSED = 0.05  # share of frames with a trusted guess below which imitation teaches nothing
 # Of sequence models; shares of what was seen, in so many logged steps in a row.
 SMALL, COLLAPSED, FLAT, STILL, PATIENCE = 0.5, 0.1, 0.15, 0.4, 10
 
@@ -137,9 +138,16 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
         Collapsed: if the poses of a sequence model have shrunk to points.
         Interrupted: if the process was asked to stop; the run can be resumed.
     """
+    begun = (out / "config.yaml").exists()
     run = runs.start(config, out, resume)
-    train_paths, test_paths = parallel.from_first(lambda: find_recordings(config, out))
-    fit(run, _read(config, train_paths))
+    try:
+        train_paths, test_paths = parallel.from_first(lambda: find_recordings(config, out))
+        session = _read(config, train_paths)
+    except Exception:
+        if not begun:
+            runs.withdraw(out)
+        raise
+    fit(run, session)
     return test_paths
 
 
@@ -373,7 +381,16 @@ def _read(config: configs.Config, paths: list[Path]) -> Samples:
             lambda: shards.read(paths, config.joints, 2, complete, folder, kind)
         )
     print(f"training on {sessions.describe(session)}")
-    total = session.summary()
+    _tell(config, session.summary(), [path for path in paths if path in supervised])
+    if config.is_sequence:
+        sequence = config.sequence
+        session = windows.cut(session, sequence.length, sequence.stride, sequence.gap)
+        print(f"{len(session)} windows of {sequence.length} frames")
+    return session.to(parallel.own_device(checkpoint.pick_device(config.device)))
+
+
+def _tell(config: configs.Config, total: sessions.Summary, supervised: Sequence[Path]) -> None:
+    """Say what the recordings are good for, and what they are not."""
     if config.is_sequence and total.views == 1:
         print("no recording has two views, so nothing holds views together")
     if "camera_consistency" in config.terms and not total.fixed:
@@ -381,16 +398,18 @@ def _read(config: configs.Config, paths: list[Path]) -> Samples:
     if config.data.target == "closed_form":
         usable = total.trusted / total.frames
         print(f"closed-form guess of the pose: {usable:.0%} of the frames trusted")
+        if usable < GUESSED:
+            print(
+                "WARNING: there is next to nothing to imitate: a guess takes three views of a "
+                "body and limbs that come out equally long. With two cameras train over time, "
+                "from no guess (`configs/sequence.yaml data.target=none`, as its comments say), "
+                "or begin with start_from"
+            )
     elif config.data.target == "pose3d":
         print("SUPERVISED: training reads pose3d (data.target)")
     if supervised:
-        names = ", ".join(str(path) for path in paths if path in supervised)
+        names = ", ".join(map(str, supervised))
         print(f"SUPERVISED IN PART: training reads pose3d of {names} (data.supervised)")
-    if config.is_sequence:
-        sequence = config.sequence
-        session = windows.cut(session, sequence.length, sequence.stride, sequence.gap)
-        print(f"{len(session)} windows of {sequence.length} frames")
-    return session.to(parallel.own_device(checkpoint.pick_device(config.device)))
 
 
 def supervised_recordings(config: configs.Config, paths: Sequence[Path]) -> set[Path]:

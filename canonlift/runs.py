@@ -1,5 +1,7 @@
 """A training run: everything that its checkpoint must hold to go on as if never stopped."""
 
+import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -154,6 +156,16 @@ def start(config: configs.Config, out: Path, resume: bool) -> Run:
     return run
 
 
+def withdraw(out: Path) -> None:
+    """Remove what `start` wrote, and what was filmed, from a new folder; nothing was trained."""
+    if not parallel.is_first():
+        return
+    (out / "config.yaml").unlink(missing_ok=True)
+    shutil.rmtree(out / "session", ignore_errors=True)
+    with suppress(OSError):  # what else is in there is not of this run
+        out.rmdir()
+
+
 def _look_into(out: Path, resolved: str, resume: bool) -> bool:
     """Whether there is a run to go on with; raises if `out` may not be used."""
     begun = (out / "config.yaml").is_file()
@@ -197,9 +209,15 @@ def _load_weights(lifter: Network, config: configs.Config) -> None:
     here, there = _shape(config), _shape(model.config)
     for key, value in here.items():
         if value != there.get(key):
+            # Whoever is told to set another skeleton may have recordings that lack its joints.
+            remedy = (
+                f"train it with skeleton={value}, or leave start_from out"
+                if key == "skeleton"
+                else "set the same"
+            )
             raise ValueError(
                 f"start_from: {source} was trained with {key} {there.get(key)}, not {value}; "
-                "set the same"
+                f"{remedy}"
             )
     lifter.load_state_dict(model.lifter.state_dict())
 

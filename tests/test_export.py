@@ -27,7 +27,7 @@ from canonlift.export.markers import (
 from canonlift.export.options import add_export_arguments, parse_exporter
 from canonlift.export.writing import EXPORTS, Exporter, Take, describe, sequence_names
 from canonlift.prediction import Fused, Prediction
-from canonlift.skeleton import H36M17
+from canonlift.skeleton import H36M17, bones
 
 REAL = Path(__file__).parents[2] / "shared/data/recordings/balancing_4cam/triangulated.trc"
 NOBODYS = np.zeros((0, 3))  # no camera to go by
@@ -133,6 +133,26 @@ def test_trc_has_the_layout_that_opensim_reads(tmp_path):
     )
 
 
+def read_rrd(path):
+    """Points by entity: times, joints and positions of each frame; and texts, and the bones."""
+    from rerun.chunk import RrdReader
+
+    points, told = {}, {}
+    for chunk in RrdReader(path).stream():
+        place, columns = chunk.entity_path.replace("\\", ""), chunk.to_record_batch().to_pydict()
+        kept = {name.rpartition(":")[2]: values for name, values in columns.items()}
+        if "positions" in kept:
+            seconds = [time.total_seconds() for time in kept["time"]]
+            assert kept["frame"] == list(range(len(seconds)))
+            points[place] = seconds, kept["keypoint_ids"], kept["positions"]
+        if "text" in kept:
+            told[place] = kept["text"][0][0]
+        if "context" in kept:
+            pairs = kept["context"][0][0][0]["class_description"]["keypoint_connections"]
+            told[place] = {(pair["keypoint0"], pair["keypoint1"]) for pair in pairs}
+    return points, told
+
+
 @pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there")
 def test_trc_has_the_layout_of_a_real_one(tmp_path):
     trc.write(replace(motion(), unit="m"), tmp_path / "a.trc")
@@ -209,11 +229,43 @@ def test_c3d_of_more_frames_than_it_counts_is_refused(tmp_path):
         c3d.write(long, tmp_path / "a.c3d")
 
 
-def test_c3d_without_its_package_is_refused_before_anything_is_computed(monkeypatch):
+@pytest.mark.parametrize(("name", "package"), [("c3d", "ezc3d"), ("rerun", "rerun-sdk")])
+def test_what_lacks_its_package_is_refused_before_anything_is_computed(name, package, monkeypatch):
     monkeypatch.setattr(writing, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="--export c3d needs ezc3d: pip install ezc3d"):
-        Exporter(("trc", "c3d"))
+    words = rf"--export {name} needs .*: pip install {package} .*'canonlift\[{name}\]'"
+    with pytest.raises(ValueError, match=words):
+        Exporter(("trc", name))
     Exporter(("trc", "csv", "npz"))
+
+
+def test_rerun_holds_what_was_seen_and_made_of_it_frame_by_frame(tmp_path):
+    pytest.importorskip("rerun", reason="pip install rerun-sdk")
+    given = take(views=("über/all", "cam 1"), fps=25.0)
+    moved = np.where(
+        given.recording.confidence[..., None] > 0, given.recording.keypoints + 3, np.nan
+    )
+    given = replace(given, prediction=replace(given.prediction, keypoints_refined=moved))
+    exporter = Exporter(("rerun",), Size(1.8))
+    assert exporter.write(given, tmp_path)["files"] == ["take.rrd"]
+    points, told = read_rrd(tmp_path / "take.rrd")
+    sequences = dict(exporter.sequences(given))
+    seen = given.recording.confidence > 0
+    expected = {}
+    for v, name in enumerate(("über_all", "cam_1")):
+        expected[f"/image/{name}/detected"] = seen[:, v], given.recording.keypoints[:, v]
+        expected[f"/image/{name}/refined"] = seen[:, v], moved[:, v]
+    for name, markers in sequences.items():
+        expected[f"/pose/{name}"] = markers.known, markers.positions
+        assert told[f"/pose/{name}/about"] == "\n".join(["unit: m", *markers.notes])
+    assert points.keys() == expected.keys()
+    for place, (known, values) in expected.items():
+        time, joints, positions = points[place]
+        np.testing.assert_allclose(time, np.arange(30) / 25, atol=1e-9)
+        for t in range(30):
+            np.testing.assert_array_equal(joints[t], np.flatnonzero(known[t]))
+            found = np.reshape(positions[t], (-1, values.shape[-1]))
+            np.testing.assert_allclose(found, values[t][known[t]], rtol=1e-6, atol=1e-6)
+    assert told["/"] == set(bones(H36M17))
 
 
 # --- size

@@ -384,12 +384,50 @@ def test_refuses_globs_that_match_nothing(short, takes):
 
 
 def test_a_mistake_in_the_config_does_not_cost_the_folder(short, tmp_path):
-    """Nothing was trained yet, so the corrected config may go on in the same place."""
+    """Nothing was trained yet, so the corrected command may be given in the same place."""
     with pytest.raises(FileNotFoundError, match="matches no recording"):
         short("data.train=[nowhere/*.npz]", name="again")
+    assert not (tmp_path / "again").exists()
+    short(name="again")
     config = short.config()
-    train.train(config, tmp_path / "again", resume=True)
     assert configs.from_yaml((tmp_path / "again" / "config.yaml").read_text()) == config
+
+
+def test_neither_does_a_film_that_does_not_serve(tiny, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("no")
+
+    monkeypatch.setattr(train, "_read", refuse)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".half").touch()
+    with pytest.raises(ValueError, match="no"):
+        train.train(configs.load(tiny), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".half"]
+
+
+def test_a_run_that_is_there_outlives_recordings_that_are_gone(short, tmp_path):
+    config = short.config("data.train=[nowhere/*.npz]")
+    run = runs.start(config, tmp_path / "begun", resume=False)
+    for begun in ({"config.yaml"}, {"config.yaml", checkpoint.FILE}):
+        with pytest.raises(FileNotFoundError, match="matches no recording"):
+            train.train(config, run.out, resume=True)
+        assert {path.name for path in run.out.iterdir()} == begun
+        run.save()
+
+
+def test_a_guess_that_nobody_can_trust_is_warned_of(short, plant, capsys):
+    def two(take):
+        return np.where(np.arange(3)[:, None] < 2, take.confidence, 0.0).astype(np.float32)
+
+    short("schedule.0.steps=1", "schedule.1.steps=1")
+    assert "WARNING" not in capsys.readouterr().out
+    plant("a", confidence=two)
+    short(f"data.train=[{plant('b', confidence=two).parent}/*.npz]", "schedule.0.steps=1",
+          "schedule.1.steps=1")  # fmt: skip
+    said = capsys.readouterr().out
+    assert "0% of the frames trusted" in said
+    assert said.count("WARNING: there is next to nothing to imitate") == 1
+    assert "configs/sequence.yaml data.target=none" in said
 
 
 def test_refuses_a_single_camera(short, plant):
@@ -909,9 +947,13 @@ def test_starts_from_weights_whatever_they_were_multiplied_in(short):
 
 
 def test_refuses_to_start_from_what_does_not_fit(short, trained, tmp_path):
-    for override in ("lifter.width=17", "skeleton=limbs14"):
-        with pytest.raises(ValueError, match="start_from: .* was trained with .*; set the same"):
-            short(f"start_from={trained}", override)
+    with pytest.raises(ValueError, match="was trained with lifter .*, not .*; set the same"):
+        short(f"start_from={trained}", "lifter.width=17")
+    words = (
+        "with skeleton h36m17, not limbs14; train it with skeleton=limbs14, or leave start_from"
+    )
+    with pytest.raises(ValueError, match=words):
+        short(f"start_from={trained}", "skeleton=limbs14")
     with pytest.raises(FileNotFoundError, match="nothing/checkpoint.pt: no checkpoint"):
         short(f"start_from={tmp_path}/nothing")
     runs.start(short.config(), tmp_path / "begun", resume=False).save()

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from canonlift import names, viewer
 from canonlift.data.recording import Recording
 from canonlift.data.session import to_views
-from canonlift.export import c3d, tables, trc
+from canonlift.export import c3d, rrd, tables, trc
 from canonlift.export.markers import (
     Y_UP,
     Filter,
@@ -45,7 +45,8 @@ class Format(NamedTuple):
     """One row of the table."""
 
     write: Callable[[Take, Mapping[str, Markers], Path], Sequence[Path]]
-    needs: str | None = None  # a package that is not installed with canonlift
+    needs: str | None = None  # a module that is not installed with canonlift
+    package: str = ""  # what holds it, if that has another name
 
 
 def _each(
@@ -70,12 +71,20 @@ def _page(take: Take, sequences: Mapping[str, Markers], folder: Path) -> list[Pa
     return [path]
 
 
+def _rerun(take: Take, sequences: Mapping[str, Markers], folder: Path) -> list[Path]:
+    """Everything in one file, for the Rerun viewer."""
+    path = folder / f"{take.name}.rrd"
+    rrd.write(take.recording, take.prediction.keypoints_refined, sequences, path)
+    return [path]
+
+
 EXPORTS: Mapping[str, Format] = {
     "trc": Format(_each(trc.write, ".trc")),
     "c3d": Format(_each(c3d.write, ".c3d"), needs="ezc3d"),
     "csv": Format(_each(tables.write_csv, ".csv")),
     "npz": Format(_each(tables.write_npz, ".npz")),
     "html": Format(_page),
+    "rerun": Format(_rerun, needs="rerun", package="rerun-sdk"),
 }
 
 
@@ -96,10 +105,10 @@ class Exporter:
         for name in self.formats:
             if name not in EXPORTS:
                 raise names.unknown("--export", name, EXPORTS)
-            needed = EXPORTS[name].needs
+            _, needed, package = EXPORTS[name]
             if needed and find_spec(needed) is None:
                 raise ValueError(
-                    f"--export {name} needs {needed}: pip install {needed} "
+                    f"--export {name} needs {needed}: pip install {package or needed} "
                     f"(or pip install 'canonlift[{name}]')"
                 )
 
