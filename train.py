@@ -309,7 +309,8 @@ def _watch(run: Run, row: Mapping[str, Any]) -> None:
         return
     progress.small = progress.small + 1 if spread < SMALL else 0
     progress.flat = progress.flat + 1 if depth < FLAT else 0
-    progress.still = progress.still + 1 if movement < STILL else 0
+    agreeing = any(weights.get(name) for name in weights if "consistency" in name)
+    progress.still = progress.still + 1 if agreeing and movement < STILL else 0
     step = f"step {progress.total_step}"
     if progress.flat == PATIENCE:
         tqdm.write(
@@ -320,8 +321,8 @@ def _watch(run: Run, row: Mapping[str, Any]) -> None:
     if progress.still == PATIENCE:
         tqdm.write(
             f"WARNING: {step}: the poses move {movement:.0%} as much as what was seen: bodies "
-            "that stay the same are consistent; lower the weight of consistency, or give "
-            "`cross_image` or `image` more"
+            "that stay the same are consistent. Unless nobody moved, lower the weight of "
+            "consistency, or give `cross_image` or `image` more"
         )
     if progress.small == PATIENCE // 2:
         tqdm.write(f"WARNING: {step}: the poses have {spread:.0%} of the size of what was seen")

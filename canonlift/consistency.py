@@ -102,7 +102,8 @@ def cross_image(windows: Windows, aligned: Alignment) -> Float[Tensor, ""]:
 
     Agreement alone is cheapest for a body that hardly moves: what one view cannot tell from its
     image it had better not say. Here the other side of a pair is what was seen, which does not
-    come to meet it. Not in the papers.
+    come to meet it. Joints that a view did not see it has to guess, so the confidence is that of
+    the other view alone. Not in the papers.
     """
     keypoints = windows.keypoints[:, :, aligned.frames].flatten(3, 4)
     confidence = windows.confidence[:, :, aligned.frames].flatten(3, 4)

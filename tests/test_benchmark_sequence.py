@@ -66,8 +66,8 @@ def test_a_row_is_trained_evaluated_and_shown(mocap, work, tmp_path, monkeypatch
     assert Path(tmp_path / "sequence-weight.png").stat().st_size > 1000
 
 
-def test_speed_is_measured(monkeypatch):
-    monkeypatch.setattr(sequence, "SIZES", {"t": sequence.SequenceConfig(length=243, width=8)})
-    rows = sequence.speed("cpu", 1, ["t"], 1)["rows"]
-    assert [row["views"] for row in rows] == [2, 4, 6]
-    assert all(torch.tensor(list(row.values())[2:]).gt(0).all() for row in rows)
+def test_speed_is_measured():
+    small = sequence.SequenceConfig(length=243, width=8)
+    row = sequence.speed_of(small, n_views=2, batch=1, device="cpu", rounds=1)
+    assert list(row) == ["step_s", "frames_per_second", "peak_gb"]
+    assert torch.tensor(list(row.values())).gt(0).all()

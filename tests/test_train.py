@@ -610,9 +610,10 @@ def test_poses_that_collapse_stop_the_run_with_advice(over_time, monkeypatch, ca
     assert "% of the size of what was seen" in capsys.readouterr().out
 
 
-def watch(**measured):
+def watch(weights=None, **measured):
     """What comes of measuring these, one after another; the others are as they should be."""
-    run = SimpleNamespace(progress=runs.Progress(), phase=SimpleNamespace(weights={}))
+    phase = SimpleNamespace(weights=weights or {})
+    run = SimpleNamespace(progress=runs.Progress(), phase=phase)
     for values in zip(*measured.values(), strict=True):
         row = dict(zip(measured, values, strict=True))
         train._watch(run, {"spread": 1.0, "depth": 1.0, "movement": 0.8} | row)
@@ -633,8 +634,12 @@ def test_flat_poses_are_noticed(capsys):
 
 
 def test_bodies_that_stay_the_same_are_noticed(capsys):
-    watch(movement=9 * [0.1] + [0.5] + 12 * [0.2])
-    assert capsys.readouterr().out.count("move 20% as much as what was seen") == 1
+    agreeing = {"image": 1.0, "consistency": 1.0}
+    watch(agreeing, movement=9 * [0.1] + [0.5] + 12 * [0.39])
+    assert capsys.readouterr().out.count("move 39% as much as what was seen") == 1
+    watch(agreeing, movement=12 * [0.41])
+    watch({"image": 1.0, "consistency": 0.0}, movement=12 * [0.1])
+    assert capsys.readouterr().out == ""
 
 
 # --- the mirrored world
