@@ -436,6 +436,12 @@ def test_an_id_switch_is_reported_with_its_frame_and_can_be_undone(tmp_path):
     assert (recording.confidence[:, 0, 0] > 0).sum() == 18
 
 
+def test_of_people_who_are_joined_and_seen_at_once_the_first_is_kept(tmp_path):
+    cameras = crowd(tmp_path, three_people(), [[5, 3, 8]] * 20)
+    recording, _ = read(cameras, "alphapose", replace(SOME, person=("3,8",)))
+    np.testing.assert_allclose(recording.confidence[:, 0].max(-1), [0.5] * 18 + [0.2] * 2)
+
+
 def test_an_id_that_jumps_to_somebody_else_is_reported(tmp_path):
     people = three_people()[:18]
     ids = [[1, 2, 3]] * 9 + [[2, 1, 3]] * 9

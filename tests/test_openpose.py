@@ -203,6 +203,15 @@ def test_the_best_track_has_the_largest_sum_of_confidences():
     assert tracking.best(people, []) == {}
 
 
+@pytest.mark.parametrize(("moments", "kept"), [(1, 0), (2, 1)])
+def test_a_hand_before_the_lens_is_not_the_largest_person(moments, kept):
+    people = alone([300 + t for t in range(20)])
+    for t in range(moments):
+        people[t] = np.concatenate([people[t], people[t] * [5, 5, 1]])
+    tracks = [dict.fromkeys(range(20), 0), dict.fromkeys(range(moments), 1)]
+    assert tracking.largest(people, tracks) == tracks[kept]
+
+
 def test_everybody_is_in_exactly_one_track():
     rng = np.random.default_rng(5)
     people = []
