@@ -182,6 +182,12 @@ def test_a_person_seen_by_halves_is_one():
     assert n_tracks(people) == 1
 
 
+def test_a_joint_gone_astray_makes_nobody_somebody_else():
+    people = alone([300 + 10 * t for t in range(12)])
+    people[5][0, 3, :2] += 5000
+    assert n_tracks(people) == 1
+
+
 def test_a_newcomer_does_not_make_two_people_change_places():
     """Though that would find a place for everybody."""
     a, b, newcomer = (person(skeleton.COCO18, at=(x, 300)) for x in (500, 670, 330))
@@ -212,6 +218,14 @@ def test_a_hand_before_the_lens_is_not_the_largest_person(moments, kept):
     assert tracking.largest(people, tracks) == tracks[kept]
 
 
+def test_the_largest_person_is_so_for_most_of_the_time():
+    small, large = alone([300] * 5), [p * [1.2, 1.2, 1] for p in alone([600] * 5)]
+    small[2] *= [9, 9, 1]
+    people = [np.concatenate(pair) for pair in zip(small, large, strict=True)]
+    tracks = [dict.fromkeys(range(5), i) for i in range(2)]
+    assert tracking.largest(people, tracks) == tracks[1]
+
+
 def test_everybody_is_in_exactly_one_track():
     rng = np.random.default_rng(5)
     people = []
@@ -230,7 +244,7 @@ def test_people_without_any_joint_are_nobody(tmp_path):
     frames = {0: [np.zeros((18, 3)), someone], 1: [], 2: [np.zeros((0, 3))], 3: [someone]}
     recording, report = read([write(tmp_path / "a", frames)], 30.0)
     assert recording.confidence[:, 0].any(-1).tolist() == [True, False, False, True]
-    assert "; 0 ambiguous" in report[2]
+    assert "2 of 4 frames unobserved; 0 ambiguous" in report[2]
 
 
 def test_a_joint_in_the_corner_is_undetected(tmp_path):
