@@ -34,7 +34,7 @@ from detector_files import (
 )
 
 from canonlift import skeleton
-from canonlift.data.detectors import layouts, scores
+from canonlift.data.detectors import layouts, scores, who
 from canonlift.data.detectors.footage import InputError
 from canonlift.data.detectors.take import Options, read
 
@@ -278,10 +278,10 @@ def test_a_data_set_of_human36m_joints_is_told_from_coco(tmp_path):
 # --- who
 
 
-def crowd(tmp_path, people, ids=None):
+def crowd(tmp_path, people, ids=None, first=0):
     """An AlphaPose file of several people, (frames, people, joints, 3), and their ids."""
     entries = [
-        {"image_id": f"{t}.jpg", "keypoints": p.ravel().tolist(), "score": 2.0,
+        {"image_id": f"{first + t}.jpg", "keypoints": p.ravel().tolist(), "score": 2.0,
          **({} if ids is None else {"idx": ids[t][i]})}
         for t, frame in enumerate(people) for i, p in enumerate(frame) if p[:, 2].any()
     ]  # fmt: skip
@@ -426,21 +426,38 @@ def test_two_people_of_one_id_in_a_frame_are_refused(tmp_path):
 def test_an_id_switch_is_reported_with_its_frame_and_can_be_undone(tmp_path):
     people = three_people()[:, :1]
     ids = [[1]] * 12 + [[7]] * 8
-    recording, report = read(crowd(tmp_path, people, ids), "alphapose", SOME)
+    recording, report = read(crowd(tmp_path, people, ids, first=30), "alphapose", SOME)
     assert (recording.confidence[:, 0, 0] > 0).sum() == 12
     (warning,) = [line for line in report if "WARNING" in line]
-    assert "id 1 ends at frame 11" in warning
-    assert "id 7 at frame 12" in warning
+    assert "id 1 ends at frame 41" in warning
+    assert "id 7 at frame 42" in warning
     joined = replace(SOME, person=("cam=1,7",))
     recording, _ = read(crowd(tmp_path, people, ids), "alphapose", joined)
     assert (recording.confidence[:, 0, 0] > 0).sum() == 18
 
 
-def test_an_id_that_jumps_to_somebody_else_is_reported(tmp_path):
+def test_of_people_who_are_joined_and_seen_at_once_the_first_is_kept(tmp_path):
+    cameras = crowd(tmp_path, three_people(), [[5, 3, 8]] * 20)
+    recording, _ = read(cameras, "alphapose", replace(SOME, person=("3,8",)))
+    np.testing.assert_allclose(recording.confidence[:, 0].max(-1), [0.5] * 18 + [0.2] * 2)
+
+
+@pytest.mark.parametrize(("lost", "frame"), [(0, 9), (1, 9), (2, 10)])
+def test_an_id_that_jumps_to_somebody_else_is_reported(tmp_path, lost, frame):
+    """Also where its owner, or both of them, are out of sight that very moment."""
     people = three_people()[:18]
+    people[9, :lost] = 0
     ids = [[1, 2, 3]] * 9 + [[2, 1, 3]] * 9
-    _, report = read(crowd(tmp_path, people, ids), "alphapose", SOME)
-    assert any("jumps to somebody else at frame 9" in line for line in report)
+    _, report = read(crowd(tmp_path, people, ids, first=30), "alphapose", SOME)
+    assert any(f"jumps to somebody else at frame {30 + frame}" in line for line in report)
+
+
+def test_of_many_switches_five_are_listed(tmp_path):
+    ids = [[1, 2, 3], [2, 1, 3]] * 9
+    _, report = read(crowd(tmp_path, three_people()[:18], ids), "alphapose", SOME)
+    warnings = [line for line in report if "WARNING" in line]
+    assert len(warnings) == 6
+    assert warnings[5].endswith("more such switches")
 
 
 def test_everybody_without_an_id_is_left_out_and_counted(tmp_path):
@@ -513,6 +530,12 @@ def test_somebody_who_comes_back_after_a_second_is_the_same(tmp_path):
     points[10:35] = 0
     recording, _ = read(mmpose_video(tmp_path, points), "mmpose", SOME)
     assert (recording.confidence[:, 0, 0] > 0).sum() == 20
+
+
+@pytest.mark.parametrize(("gap", "tracks"), [(50, 1), (51, 2), (5000, 2)])
+def test_frames_that_are_not_there_count_as_empty_ones(gap, tracks):
+    people = [person(COCO17)[None]] * 4
+    assert len(who._tracks(people, [0, 1, 1 + gap, 2 + gap], fps=25.0)) == tracks
 
 
 def test_frames_that_only_have_times_are_matched_by_them(tmp_path):

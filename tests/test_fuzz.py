@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import pytest
 from detector_files import IDS, LAYOUT_FILES, at, deeplabcut_h5, double, film, nodes, people
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from canonlift.data.detectors.footage import InputError
@@ -273,6 +273,7 @@ TEXT_LAYOUTS = [
     st.integers(0, 1 << 30),
     st.booleans(),
 )
+@example("yolo text", odd_cell, 659, True)  # a class that is infinite
 def test_odd_tables(name, damage, seed, auto):
     files, _, _ = valid(name)
     rng = random.Random(seed)

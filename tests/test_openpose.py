@@ -182,6 +182,12 @@ def test_a_person_seen_by_halves_is_one():
     assert n_tracks(people) == 1
 
 
+def test_a_joint_gone_astray_makes_nobody_somebody_else():
+    people = alone([300 + 10 * t for t in range(12)])
+    people[5][0, 3, :2] += 5000
+    assert n_tracks(people) == 1
+
+
 def test_a_newcomer_does_not_make_two_people_change_places():
     """Though that would find a place for everybody."""
     a, b, newcomer = (person(skeleton.COCO18, at=(x, 300)) for x in (500, 670, 330))
@@ -203,6 +209,23 @@ def test_the_best_track_has_the_largest_sum_of_confidences():
     assert tracking.best(people, []) == {}
 
 
+@pytest.mark.parametrize(("moments", "kept"), [(1, 0), (2, 1)])
+def test_a_hand_before_the_lens_is_not_the_largest_person(moments, kept):
+    people = alone([300 + t for t in range(20)])
+    for t in range(moments):
+        people[t] = np.concatenate([people[t], people[t] * [5, 5, 1]])
+    tracks = [dict.fromkeys(range(20), 0), dict.fromkeys(range(moments), 1)]
+    assert tracking.largest(people, tracks) == tracks[kept]
+
+
+def test_the_largest_person_is_so_for_most_of_the_time():
+    small, large = alone([300] * 5), [p * [1.2, 1.2, 1] for p in alone([600] * 5)]
+    small[2] *= [9, 9, 1]
+    people = [np.concatenate(pair) for pair in zip(small, large, strict=True)]
+    tracks = [dict.fromkeys(range(5), i) for i in range(2)]
+    assert tracking.largest(people, tracks) == tracks[1]
+
+
 def test_everybody_is_in_exactly_one_track():
     rng = np.random.default_rng(5)
     people = []
@@ -221,7 +244,7 @@ def test_people_without_any_joint_are_nobody(tmp_path):
     frames = {0: [np.zeros((18, 3)), someone], 1: [], 2: [np.zeros((0, 3))], 3: [someone]}
     recording, report = read([write(tmp_path / "a", frames)], 30.0)
     assert recording.confidence[:, 0].any(-1).tolist() == [True, False, False, True]
-    assert "; 0 ambiguous" in report[2]
+    assert "2 of 4 frames unobserved; 0 ambiguous" in report[2]
 
 
 def test_a_joint_in_the_corner_is_undetected(tmp_path):

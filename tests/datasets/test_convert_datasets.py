@@ -16,7 +16,7 @@ import test_sportspose
 
 import eval as evaluation
 import train
-from canonlift import convert
+from canonlift import convert, pictures
 from canonlift.data.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
 from canonlift.data.recording import Recording, load
 
@@ -142,6 +142,7 @@ def test_what_is_converted_trains_and_is_measured_by_the_config_of_skipose(
     """The commands that head configs/skipose_cvsf.yaml, on a narrow network and few steps."""
     config = Path(__file__).parents[2] / "configs/skipose_cvsf.yaml"
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pictures, "DPI", 20)  # nobody looks at them here
     convert.main(["skipose", str(ski_labels), "--out", "data/skipose"])
     short = "lifter.width=32 batch_size=4 schedule.0.steps=2 schedule.1.steps=2".split()
     monkeypatch.setattr(sys, "argv", ["train.py", str(config), *short])

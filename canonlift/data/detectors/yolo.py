@@ -56,7 +56,7 @@ def _is_box(line: str) -> bool:
         kind, *box = map(float, line.split()[:5])
     except ValueError:
         return False
-    return kind >= 0 and kind == round(kind) and all(0 <= side <= 1 for side in box)
+    return kind >= 0 and kind.is_integer() and all(0 <= side <= 1 for side in box)
 
 
 def _is_video(content: Any) -> bool:
