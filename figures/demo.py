@@ -1,10 +1,11 @@
 """The README's pictures of the demo.
 
     python -m figures.demo [runs/demo]
+    python -m figures.demo runs/sequence    # of a sequence model: motion.png alone
 
 Draws from the run's own checkpoint and test recordings into figures/: the frame of test_00 whose
 joints were repaired most, how one of them was repaired, its 3D pose, the course of the training
-and the error of each joint.
+and the error of each joint; of a sequence model, how its hands move.
 """
 
 import sys
@@ -22,6 +23,7 @@ PICTURES = {
     "losses.png": "losses.png",
     "joint_errors.png": "joint_errors.png",
 }
+OVER_TIME = {"motion.png": "test_00-median-motion.png"}
 
 
 def main(run: Path) -> None:
@@ -29,7 +31,8 @@ def main(run: Path) -> None:
     model = checkpoint.load_model(run)
     out = run / "readme"
     evaluate(model, test_recordings(model, run), out, run)
-    for name, source in PICTURES.items():
+    pictures = OVER_TIME if model.config.is_sequence else PICTURES
+    for name, source in pictures.items():
         (out / "figures" / source).replace(HERE / name)
 
 
