@@ -14,7 +14,7 @@ from canonlift import lifter
 from canonlift.lifter import Lifter, LifterConfig
 from canonlift.types import Views
 
-EACH = pytest.mark.parametrize("name", ["baseline", "s1", "s1+s2", "demo stage 2"])
+EACH = pytest.mark.parametrize("name", ["baseline", "s1 grid", "s1+s2", "demo stage 2"])
 
 
 @pytest.fixture(scope="module")
