@@ -20,8 +20,8 @@ all else out of the caches.
 Adam reads and writes 28 bytes per weight, which no cache holds: of a small batch this takes a
 seventh as long as the products. `step_over_floor` counts it in.
 
-S1 and S1+S2 have the paper's losses and repair by triangulation, canonlift's default; with `grid` as
-the paper does, with `exact` to the peak of the paper's map.
+S1 and S1+S2 have the paper's losses and repair by triangulation, canonlift's default; with `grid`
+as the paper does, with `exact` to the peak of the paper's map.
 
 `step_over_products` and `frames_per_second` are those of the first batch size; 32 frames is that
 of CVSF and CanonPose.
