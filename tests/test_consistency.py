@@ -1,6 +1,7 @@
 """Laws of the similarities between the views of a window, and of what sequences learn from."""
 
 from dataclasses import replace
+from itertools import permutations, product
 
 import pytest
 import torch
@@ -148,6 +149,18 @@ def test_segments_by_hand():
     assert segments(3, 4).tolist() == [[0, 1, 2]]
 
 
+def pairs(windows, motion, segment):
+    """Sample, both views, frames, points of the one moved onto those of the other, weight."""
+    n_samples, n_views, n_frames = windows.confidence.shape[:3]
+    for frames in segments(n_frames, segment):
+        for b, (u, v) in product(range(n_samples), permutations(range(n_views), 2)):
+            x, y = (motion.in_camera[b, w, frames].flatten(0, 1) for w in (u, v))
+            both = windows.confidence[b, u] * windows.confidence[b, v]
+            weight = both[frames].flatten()
+            if (weight > 0).sum() >= 3:
+                yield b, u, v, frames, align_similarity(x, y, weight)(x), y, weight
+
+
 @each_segment
 @each_loss
 def test_agrees_with_one_pair_after_another(loss, segment, noisy):
@@ -155,16 +168,9 @@ def test_agrees_with_one_pair_after_another(loss, segment, noisy):
     total = count = 0.0
     image = replace(windows, keypoints=motion.in_camera[..., :2])
     unit = (image if loss is consistency.consistency else windows).unit[..., 0, 0, 0]
-    for frames in segments(10, segment):
-        for b in range(2):
-            for u in range(3):
-                for v in range(3):
-                    x, y = (motion.in_camera[b, w, frames].flatten(0, 1) for w in (u, v))
-                    both = windows.confidence[b, u] * windows.confidence[b, v]
-                    weight = both[frames].flatten()
-                    if u != v and (weight > 0).sum() >= 3:
-                        gap = (align_similarity(x, y, weight)(x) - y).norm(dim=-1) / unit[b, v]
-                        total, count = total + (weight * gap).sum(), count + weight.sum()
+    for b, _, v, _, moved, onto, weight in pairs(windows, motion, segment):
+        gap = (moved - onto).norm(dim=-1) / unit[b, v]
+        total, count = total + (weight * gap).sum(), count + weight.sum()
     assert_close(loss(align(motion, windows, segment)), total / count)
 
 
@@ -172,20 +178,11 @@ def test_agrees_with_one_pair_after_another(loss, segment, noisy):
 def test_agreement_with_the_images_of_other_views_by_one_pair_after_another(segment, noisy):
     windows, motion = noisy
     total = count = 0.0
-    for frames in segments(10, segment):
-        for b in range(2):
-            for u in range(3):
-                for v in range(3):
-                    x, y = (motion.in_camera[b, w, frames].flatten(0, 1) for w in (u, v))
-                    both = windows.confidence[b, u] * windows.confidence[b, v]
-                    weight = both[frames].flatten()
-                    if u != v and (weight > 0).sum() >= 3:
-                        seen = windows.keypoints[b, v, frames].flatten(0, 1)
-                        weight_there = windows.confidence[b, v, frames].flatten()
-                        image = align_similarity(x, y, weight)(x)[:, :2]
-                        gap = (image - seen).norm(dim=-1) / windows.unit[b, v].squeeze()
-                        total = total + (weight_there * gap).sum()
-                        count = count + weight_there.sum()
+    for b, _, v, frames, moved, _, _ in pairs(windows, motion, segment):
+        weight = windows.confidence[b, v, frames].flatten()
+        seen = windows.keypoints[b, v, frames].flatten(0, 1)
+        gap = (moved[:, :2] - seen).norm(dim=-1) / windows.unit[b, v].squeeze()
+        total, count = total + (weight * gap).sum(), count + weight.sum()
     found = consistency.cross_image(windows, align(motion, windows, segment))
     assert_close(found, total / count)
 
