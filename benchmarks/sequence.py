@@ -51,6 +51,7 @@ from canonlift.types import Windows
 
 PRETRAINED_ON = "asf/01_"
 TRAINED_ON = ("expmap-train-*.npz", "asf-03_*.npz")
+LABELLED = "asf-03_*.npz"  # whose 3D is read where that of one person is
 STRETCH = 300  # frames that one crew films for pretraining
 CREW = CameraConfig(n_views=4, distance_m=(4.0, 15.0), height_m=(0.2, 4.0), zoom=False)
 
@@ -74,19 +75,23 @@ class Method(NamedTuple):
 
     weights: Mapping[str, float]
     target: str = "none"
+    labelled: str = ""  # clips whose 3D alone is read; with `pose3d` all others are left out
 
 
 _3D = {"position": 1.0, "velocity": 20.0, "scale_free": 0.5}
+_OF_VIEWS = {"image": 0.1, "cross_image": 1.0, "consistency": 0.1}
 METHODS: Mapping[str, Method | None] = {
     "pretrained": None,
     "2d": Method({"image": 1.0}),
     "2d+consistency": Method({"image": 1.0, "consistency": 1.0}),
     "2d+as printed": Method({"image": 1.0, "consistency_as_printed": 1.0}),
-    "2d+ours": Method({"image": 0.1, "cross_image": 1.0, "consistency": 0.1}),
+    "2d+ours": Method(_OF_VIEWS),
+    "3d of one": Method(_3D, "pose3d", LABELLED),
+    "3d of one+ours": Method(_3D | _OF_VIEWS, labelled=LABELLED),
     "3d": Method(_3D, "pose3d"),
     "3d+consistency": Method(_3D | {"consistency": 0.2}, "pose3d"),
 }
-ALONE = ("pretrained", "2d", "3d")  # in which no view knows of another
+ALONE = ("pretrained", "2d", "3d of one", "3d")  # in which no view knows of another
 
 
 @dataclass(frozen=True)
@@ -109,20 +114,16 @@ SEGMENT = 27  # frames
 
 
 def _headline() -> Iterator[Experiment]:
-    both = ("studio", "ski")
+    both, seeds = ("studio", "ski"), ptz.SEEDS
     every = ("2d", "2d+consistency", "2d+ours", "3d", "3d+consistency")
     for setting in both:
         yield Experiment("pretrained", setting)
-    for seed, setting, method in product(ptz.SEEDS, both, every):
+    for seed, setting, method in product(seeds, both, every):
         yield Experiment(method, setting, seed)
-    for seed, method, segment in product(ptz.SEEDS, every[1:3], (SEGMENT, 1)):
-        yield Experiment(method, "ski", seed, segment=segment)
-    for segment in (SEGMENT, 1):
-        yield Experiment("2d+ours", "studio", segment=segment)
-    for seed, method in product(ptz.SEEDS, every[:4]):
-        yield Experiment(method, "studio", seed, start="random")
-    for method in every[1:3]:
-        yield Experiment(method, "ski", start="random")
+    for seed, setting, method, segment in product(seeds, both, every[1:3], (SEGMENT, 1)):
+        yield Experiment(method, setting, seed, segment=segment)
+    for seed, setting, method in product(seeds, both, (*every[:4], "3d of one", "3d of one+ours")):
+        yield Experiment(method, setting, seed, start="random")
 
 
 def _over(field: str, values: Sequence[Any], **fixed: Any) -> Callable[[], Iterator[Experiment]]:
@@ -172,7 +173,10 @@ STUDIES: Mapping[str, Study] = {
         "frames of a segment, at 10 fps",
     ),
     "length": Study(
-        _over("length", (9, 27, 81), **_OURS, setting="ski"),
+        _all(
+            _over("length", (9, 27, 81), **_OURS, setting="ski"),
+            _over("length", (9, 27, 81), **_OURS, setting="studio"),
+        ),
         "length",
         "frames of a window, at 10 fps",
     ),
@@ -315,6 +319,9 @@ def fine_tuning(experiment: Experiment, folder: Path, start: Path | None) -> Con
     if experiment.weight is not None:
         weights |= {name: experiment.weight for name in weights if name.startswith("consistency")}
     first, last = ours.schedule
+    present = [name for name in TRAINED_ON if any((folder / "train").glob(name))]
+    films = {name: f"{escape(str(folder))}/train/{name}" for name in present}
+    alone = method.labelled and method.target == "pose3d"
     phase = replace(last, name=experiment.method, steps=600, weights=weights)
     schedule = [phase]
     if experiment.start == "random":
@@ -323,12 +330,9 @@ def fine_tuning(experiment: Experiment, folder: Path, start: Path | None) -> Con
         ours,
         seed=experiment.seed,
         data=DataConfig(
-            train=[
-                f"{escape(str(folder))}/train/{pattern}"
-                for pattern in TRAINED_ON
-                if any((folder / "train").glob(pattern))
-            ],
+            train=[films[method.labelled]] if alone else list(films.values()),
             target=method.target,
+            supervised=[films[method.labelled]] if method.labelled and not alone else [],
         ),
         sequence=shape(ours, experiment),
         batch_size=batch_size(ours, experiment),

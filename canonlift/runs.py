@@ -205,6 +205,11 @@ def _load_weights(lifter: Network, config: configs.Config) -> None:
     if source.is_file():
         motionbert.load(source, lifter, config)
         return
+    if not source.exists():
+        raise FileNotFoundError(
+            f"start_from: {source} does not exist; it has to be a finished run, or a file of "
+            "weights published for MotionBERT"
+        )
     model = checkpoint.load_model(source, "cpu")
     here, there = _shape(config), _shape(model.config)
     for key, value in here.items():

@@ -34,7 +34,15 @@ def test_every_experiment_of_a_study_can_be_trained_and_is_there_once(name, tmp_
         if config is None:
             continue
         assert "asf-01" not in str(config.data.train)
-        assert (config.data.target == "pose3d") == one.method.startswith("3d")
+        labelled = {
+            "3d of one": config.data.train,
+            "3d of one+ours": config.data.supervised,
+        }.get(one.method)
+        if labelled is None:
+            assert (config.data.target == "pose3d") == one.method.startswith("3d")
+            assert not config.data.supervised
+        else:  # the 3D of that one person, and of no other
+            assert labelled and all("asf-03" in name for name in labelled)
         weights = config.schedule[-1].weights
         assert ("consistency" in weights) == one.method.endswith(("+consistency", "+ours"))
         if one.weight is not None:

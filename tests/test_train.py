@@ -959,7 +959,7 @@ def test_refuses_to_start_from_what_does_not_fit(short, trained, tmp_path):
     )
     with pytest.raises(ValueError, match=words):
         short(f"start_from={trained}", "skeleton=limbs14")
-    with pytest.raises(FileNotFoundError, match="nothing/checkpoint.pt: no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="start_from: .*nothing does not exist; it has"):
         short(f"start_from={tmp_path}/nothing")
     runs.start(short.config(), tmp_path / "begun", resume=False).save()
     with pytest.raises(ValueError, match="training has not finished"):
