@@ -3,37 +3,89 @@
 Examples:
     python benchmarks/sync.py                             # Markdown, for the README
     python benchmarks/sync.py --settings pair --spreads 1 --clips 4
+    python benchmarks/sync.py --spreads 1 --run runs/sequence   # and by lifted poses
 
 Every clip of at least ten seconds is filmed by the cameras and detector of each setting of
-`ptz.py`, each camera starting at a random time, to a fraction of a frame.
+`ptz.py`, each camera starting at a random time, to a fraction of a frame. With --run, three ways
+are compared on the same films: `detections`, which is what `convert --sync auto` does; `poses`,
+the same of the poses that a run lifts from each view; and `consistency`, which goes on from the
+whole frames of the first to where the loss of that name is least.
 """
 
 import argparse
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import minimize
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import ptz
-from canonlift import sync
+from canonlift import checkpoint, consistency, sync
+from canonlift.checkpoint import Model
+from canonlift.data.recording import Recording
+from canonlift.data.session import Session, to_views
 from canonlift.data.simulate import film
+from canonlift.data.windows import cut
+from canonlift.evaluation import predict
 from canonlift.skeleton import H36M17
+from canonlift.types import Motion
 
 SHORTEST_S, LONGEST_S = 10.0, 20.0  # of a take, before its offsets
 SETTINGS = ("ski", "phones", "studio", "pair")
 SPREADS_S = (0.1, 1.0, 4.0)  # cameras start up to so much before or after the first
 WRONG_MS = 100.0  # more than any rounding: a false peak
+SEGMENT_S, REACH_S = 2.7, 0.1  # consistency: of a window; from whole frames to the least loss
+
+Estimate = Callable[[Recording], sync.Synchrony]
+
+
+def by_poses(model: Model, recording: Recording) -> sync.Synchrony:
+    """Offsets at which lifted poses, instead of detections, have most in common."""
+    return sync.estimate(recording, pose=predict(model, recording).pose)
+
+
+def by_consistency(model: Model, recording: Recording) -> sync.Synchrony:
+    """Offsets at which the poses of all views, each pair moved onto another, agree best."""
+    found = sync.estimate(recording)
+    pose = np.nan_to_num(predict(model, recording).pose)
+    lifted = replace(recording, pose3d=pose, keypoints_true=None)
+    length = round(SEGMENT_S * recording.fps)
+
+    def disagreement(offset: Float[np.ndarray, " V"]) -> float:
+        moved = sync.apply(lifted, offset)
+        session = Session(to_views(moved), torch.zeros(moved.n_frames, dtype=torch.long), ("",))
+        some = cut(session, length, length, length)
+        windows = some[torch.arange(len(some))]
+        frames = some.first[:, None] + torch.arange(length)
+        poses = torch.from_numpy(np.nan_to_num(moved.pose3d))
+        poses = poses[frames.clamp_max(moved.n_frames - 1)].transpose(1, 2)
+        aligned = consistency.align(Motion(poses * windows.unit), windows, 0)
+        return float(consistency.consistency(aligned))
+
+    start = np.rint(found.offset_s * recording.fps) / recording.fps
+    best = minimize(
+        lambda late: disagreement(start + np.append(0.0, late)),
+        np.zeros(len(start) - 1),
+        method="Powell",
+        bounds=[(-REACH_S, REACH_S)] * (len(start) - 1),
+        options={"xtol": 1e-3, "ftol": 1e-5},
+    )
+    return replace(found, offset_s=start + np.append(0.0, best.x))
 
 
 def takes(
     setting: str, spread_s: float, clips: Mapping[str, np.ndarray]
-) -> Iterator[tuple[sync.Synchrony, np.ndarray]]:
-    """What is found in every film, and the true offsets in seconds."""
+) -> Iterator[tuple[Recording, np.ndarray]]:
+    """Every film, and the true offsets in seconds."""
     cameras, detector = ptz.SETTINGS[setting].cameras, ptz.SETTINGS[setting].detector
     for name, motion in clips.items():
         key = (zlib.crc32(setting.encode()), zlib.crc32(name.encode()), round(1000 * spread_s))
@@ -48,12 +100,14 @@ def takes(
             detector,
             generator,
         )
-        yield sync.estimate(recording), starts
+        yield recording, starts
 
 
-def row(setting: str, spread_s: float, clips: Mapping[str, np.ndarray]) -> str:
+def row(
+    setting: str, spread_s: float, clips: Mapping[str, np.ndarray], by: str, estimate: Estimate
+) -> str:
     """One line of the table; errors are over all views but the first."""
-    found = list(takes(setting, spread_s, clips))
+    found = [(estimate(film), starts) for film, starts in takes(setting, spread_s, clips)]
     error = [1000 * np.abs(f.offset_s - starts)[1:] for f, starts in found]
     used = [e for (f, _), e in zip(found, error, strict=True) if not f.ambiguous]
     refused = [e for (f, _), e in zip(found, error, strict=True) if f.ambiguous]
@@ -61,7 +115,7 @@ def row(setting: str, spread_s: float, clips: Mapping[str, np.ndarray]) -> str:
     middle, high, most = np.quantile(errors, [0.5, 0.9, 1.0])
     wrong = [sum(e.max() > WRONG_MS for e in some) for some in (used, refused)]
     return (
-        f"| {setting} | {len(error[0]) + 1} | ±{spread_s:g} s | {middle:.1f} | {high:.1f} "
+        f"| {setting} | {len(error[0]) + 1} | ±{spread_s:g} s | {by} | {middle:.1f} | {high:.1f} "
         f"| {most:.0f} | {100 * len(refused) / len(found):.0f} | {wrong[0]} of {len(used)} "
         f"| {wrong[1]} of {len(refused)} |"
     )
@@ -74,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--spreads", nargs="+", type=float, default=SPREADS_S, metavar="SECONDS")
     parser.add_argument("--clips", type=int, help="use so many only")
     parser.add_argument("--data", type=Path, default=ptz.MOCAP, help="motion capture")
+    parser.add_argument("--run", type=Path, help="a finished run, to compare lifted poses as well")
     args = parser.parse_args(argv)
     if not args.data.is_file():
         parser.error(f"{args.data}: no motion capture; give --data, see shared/data")
@@ -84,12 +139,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     clips = dict(list(clips.items())[: args.clips])
     print(f"{len(clips)} takes of {SHORTEST_S:g} to {LONGEST_S:g} s per row, {ptz.FPS:g} fps\n")
-    print("| setting | views | starts | median ms | p90 ms | worst ms | refused % | wrong, used "
-          "| wrong, refused |")  # fmt: skip
-    print("| --- |" + " ---: |" * 8)
-    for setting in args.settings:
-        for spread_s in args.spreads:
-            print(row(setting, spread_s, clips), flush=True)
+    ways: dict[str, Estimate] = {"detections": sync.estimate}
+    if args.run:
+        try:
+            model = checkpoint.load_model(args.run, "cpu")
+        except (FileNotFoundError, ValueError) as error:
+            parser.error(str(error))
+        ways |= {"poses": partial(by_poses, model), "consistency": partial(by_consistency, model)}
+    print("| setting | views | starts | by | median ms | p90 ms | worst ms | refused % "
+          "| wrong, used | wrong, refused |")  # fmt: skip
+    print("| --- |" + " ---: |" * 2 + " --- |" + " ---: |" * 6)
+    for setting, spread_s in product(args.settings, args.spreads):
+        for by, estimate in ways.items():
+            print(row(setting, spread_s, clips, by, estimate), flush=True)
 
 
 if __name__ == "__main__":
