@@ -286,6 +286,16 @@ def _over_time(demo: Config, setting: Setting) -> Config:
     )
 
 
+def _over_time_fused(demo: Config, setting: Setting) -> Config:
+    """The same, held to its own image as the other views repair it."""
+    config = replace(_over_time(demo, setting), variant="sequence+fusion")
+    start, views = config.schedule
+    image = views.weights["image"]
+    weights = {term: weight for term, weight in views.weights.items() if term != "image"}
+    views = replace(views, weights=weights | {"mended_image": image})
+    return replace(config, schedule=[start, views])
+
+
 def _without(term: str) -> Recipe:
     """S1+S2 less one of its terms."""
 
@@ -409,6 +419,7 @@ ABLATIONS: Mapping[str, Method] = {
     "cvsf": _learned(_cvsf),
     "s1+s2_exact": _learned(_fused_by("exact")),
     "s1+s2_grid": _learned(_fused_by("grid")),
+    "sequence+fusion": _learned(_over_time_fused),
 }
 METHODS: Mapping[str, Method] = {
     "flat": _flat,
@@ -670,11 +681,11 @@ def without_ablations(rows: Rows) -> Rows:
 
 
 def ablations(rows: Rows) -> Rows:
-    """S1+S2 on the headline and what was changed about it, with the seed that all of them have."""
+    """S1+S2 and sequences on the headline and what was changed about them, with one seed."""
     return [
         row
         for row in rows
-        if row["method"] in {"s1+s2", *ABLATIONS}
+        if row["method"] in {"s1+s2", "sequence", *ABLATIONS}
         and (row["setting"], row["seed"]) == (HEADLINE, SEEDS[0])
     ]
 

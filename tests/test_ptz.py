@@ -232,6 +232,12 @@ def test_what_the_ablations_leave_out(tmp_path):
     assert paper.data.target == "none"
     assert paper.fusion.line_sigma != exact.fusion.line_sigma
     assert {paper.fusion.method, exact.fusion.method} == {"exact"}
+    plain, fused = (ptz.config_of(r, job) for r in (ptz._over_time, ptz._over_time_fused))
+    assert fused.variant == "sequence+fusion"
+    image = plain.schedule[1].weights["image"]
+    expected = plain.schedule[1].weights | {"mended_image": image}
+    assert fused.schedule[1].weights == {n: w for n, w in expected.items() if n != "image"}
+    assert fused.schedule[0] == plain.schedule[0]
 
 
 def test_a_finished_run_is_found_again_and_another_seed_is_not(run, work):
