@@ -8,7 +8,7 @@ Examples:
     python benchmarks/sequence.py speed --device cuda             # seconds and memory, 243 frames
 
 Studies: headline (the papers' Table 1), views (their Fig. 4), second_view (their Table 3),
-segment, length, weight, and offset (views that are not synchronised).
+segment, length, weight, offset (views that are not synchronised), and training (how long).
 
 The network is pretrained with 3D on the clips of asf/01, each stretch of 10 s filmed by four
 random cameras. Training is on the clips of ptz.py's training split without that person, so that
@@ -112,7 +112,7 @@ class Experiment:
 
 SEGMENT = 27  # frames
 # A small network, trained for a minute: what is asked is what depends on what, not how far
-# training goes (`run STUDY --steps-scale 4`, and the row `sequence` of ptz.py).
+# training goes (the study `training`, and the row `sequence` of ptz.py).
 SMALL = (
     "sequence.width=128",
     "batch_size=16",
@@ -205,6 +205,16 @@ STUDIES: Mapping[str, Study] = {
         ),
         "offset_ms",
         "milliseconds by which every other view is late",
+    ),
+    "training": Study(
+        _all(
+            *(
+                _over("steps_scale", (0.5, 1.0, 2.0, 4.0), method=method, setting="studio")
+                for method in ("2d+consistency", "2d+ours", "3d")
+            )
+        ),
+        "steps_scale",
+        "length of training, of that of the other studies",
     ),
 }
 
@@ -402,7 +412,7 @@ def _evaluated(
 
 def run_study(name: str, scale: float, jobs: int, mocap: Path, work: Path, results: Path) -> None:
     """Append every row of a study that is missing, `jobs` at a time on one thread each."""
-    wanted = [replace(one, steps_scale=scale) for one in STUDIES[name].experiments()]
+    wanted = [_longer(one, scale) for one in STUDIES[name].experiments()]
     known = {_key(row) for row in ptz._read_rows(results / "sequence.jsonl")}
     todo = [one for one in dict.fromkeys(wanted) if _key(asdict(one)) not in known]
     # Films and the runs that others start from are made once, before all of these look for them.
@@ -410,7 +420,8 @@ def run_study(name: str, scale: float, jobs: int, mocap: Path, work: Path, resul
         ptz.shoot(setting, mocap, work, SETTINGS)
         if setting.startswith("pair"):
             ptz.shoot("studio", mocap, work)
-    for one in {one.length: one for one in todo if one.start == "pretrained"}.values():
+    starts = [one for one in todo if one.start == "pretrained"]
+    for one in {(one.length, one.steps_scale): one for one in starts}.values():
         ptz.trained(*pretraining(one, mocap, work))
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         rows = [pool.submit(run, one, mocap, work, results) for one in todo]
@@ -420,6 +431,10 @@ def run_study(name: str, scale: float, jobs: int, mocap: Path, work: Path, resul
         except BaseException:
             pool.shutdown(cancel_futures=True)  # what runs is saved, the rest not begun
             raise
+
+
+def _longer(one: Experiment, factor: float) -> Experiment:
+    return replace(one, steps_scale=factor * one.steps_scale)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -435,7 +450,7 @@ def show(name: str, rows: Sequence[Mapping[str, Any]], scale: float, out: Path) 
     known = {_key(row): row for row in rows}  # a later row replaces an earlier one
     groups: dict[Experiment, list[Mapping[str, Any]]] = {}
     for one in study.experiments():
-        one = replace(one, steps_scale=scale)
+        one = _longer(one, scale)
         if _key(asdict(one)) in known:
             groups.setdefault(replace(one, seed=0), []).append(known[_key(asdict(one))])
     if not study.over:
@@ -510,7 +525,7 @@ def draw(
             )
         axes.set(xlabel=study.heading, ylabel=names[key])
         axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
-        if study.over in ("weight", "segment", "length"):
+        if study.over in ("weight", "segment", "length", "steps_scale"):
             axes.set_xscale("log")
         places = sorted({x for points in curves.values() for x, _ in points})
         axes.set_xticks(places, [f"{x:g}" for x in places])
