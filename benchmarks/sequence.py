@@ -111,6 +111,7 @@ class Experiment:
 
 
 SEGMENT = 27  # frames
+PRINTED = 0.3  # weight of the consistency beside a 2D loss of 1 in the papers
 # A small network, trained for a minute: what is asked is what depends on what, not how far
 # training goes (the study `training`, and the row `sequence` of ptz.py).
 SMALL = (
@@ -129,6 +130,10 @@ def _headline() -> Iterator[Experiment]:
         yield Experiment("pretrained", setting)
     for seed, setting, method in product(seeds, both, every):
         yield Experiment(method, setting, seed)
+    for seed, setting in product(seeds, both):
+        yield Experiment("2d+as printed", setting, seed, weight=PRINTED)
+    for seed in seeds:  # as they do where cameras move
+        yield Experiment("2d+as printed", "ski", seed, weight=PRINTED, segment=1)
     for seed, setting, method, segment in product(seeds, both, every[1:3], (SEGMENT, 1)):
         yield Experiment(method, setting, seed, segment=segment)
     for seed, setting, method in product(seeds, both, (*every[:4], "3d of one", "3d of one+ours")):
@@ -164,6 +169,8 @@ STUDIES: Mapping[str, Study] = {
             _over("n_views", range(1, 7), **_OURS, setting="ring"),
             _over("n_views", (2, 3, 4, 6), **_CON, setting="ring"),
             _over("n_views", (1, 6), method="3d", setting="ring"),
+            _over("n_views", (2, 6), method="3d+consistency", setting="ring"),
+            _over("n_views", (2, 6), method="2d", setting="ring"),
         ),
         "n_views",
         "views in training",
@@ -461,7 +468,7 @@ def show(name: str, rows: Sequence[Mapping[str, Any]], scale: float, out: Path) 
     for one, seeds in groups.items():
         cells = [ptz._mean([row[key] for row in seeds], d) for key, d in FIGURES.items()]
         place = [f"{_place(one, study.over):g}"] if study.over else []
-        lines.append([one.setting, one.start, _spoken(one), *place, *cells, str(len(seeds))])
+        lines.append([one.setting, one.start, _spoken(one, study.over), *place, *cells, str(len(seeds))])
     if study.over and groups:
         draw(study, groups, out / f"sequence-{name}.png")
     return ptz._markdown(lines) if study.over else f"{overview(groups)}\n\n{ptz._markdown(lines)}"
@@ -488,11 +495,12 @@ def overview(groups: Mapping[Experiment, Sequence[Mapping[str, Any]]]) -> str:
     return ptz._markdown(lines)
 
 
-def _spoken(one: Experiment) -> str:
+def _spoken(one: Experiment, over: str = "") -> str:
     kinds = {0: "per sequence", 1: "per frame"}
     if one.method in ALONE:
         return one.method
-    return f"{one.method}, {kinds.get(one.segment, f'per segment of {one.segment}')}"
+    weight = "" if one.weight is None or over == "weight" else f" x {one.weight:g}"
+    return f"{one.method}{weight}, {kinds.get(one.segment, f'per segment of {one.segment}')}"
 
 
 def _place(one: Experiment, field: str) -> float:
