@@ -468,7 +468,9 @@ def show(name: str, rows: Sequence[Mapping[str, Any]], scale: float, out: Path) 
     for one, seeds in groups.items():
         cells = [ptz._mean([row[key] for row in seeds], d) for key, d in FIGURES.items()]
         place = [f"{_place(one, study.over):g}"] if study.over else []
-        lines.append([one.setting, one.start, _spoken(one, study.over), *place, *cells, str(len(seeds))])
+        lines.append(
+            [one.setting, one.start, _spoken(one, study.over), *place, *cells, str(len(seeds))]
+        )
     if study.over and groups:
         draw(study, groups, out / f"sequence-{name}.png")
     return ptz._markdown(lines) if study.over else f"{overview(groups)}\n\n{ptz._markdown(lines)}"
