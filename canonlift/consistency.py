@@ -17,6 +17,8 @@ from canonlift.geometry.alignment import align_both_ways, procrustes
 from canonlift.geometry.scale import SMALLEST_NORM
 from canonlift.types import Motion, Windows
 
+POINT = 1e-6  # size of a pose, relative to what was seen, from which on it is a point
+
 
 class Side(NamedTuple):
     """One view of every pair, moved onto the other."""
@@ -39,34 +41,40 @@ class Alignment(NamedTuple):
     degenerate: Bool[Tensor, "B P S"]  # something was observed in both, but too little to align
 
 
-def segments(n_frames: int, length: int) -> Int[Tensor, "S L"]:
+def segments(n_frames: int, length: int, device: torch.device | None = None) -> Int[Tensor, "S L"]:
     """Frames of segments that overlap by half; the last ends with the last frame.
 
     A length of 0 is all frames.
     """
     length = min(length or n_frames, n_frames)
-    first = torch.arange(0, n_frames - length + 1, max(1, length // 2))
-    first = torch.cat([first, torch.tensor([n_frames - length])]).unique()
-    return first[:, None] + torch.arange(length)
+    last, step = n_frames - length, max(1, length // 2)
+    count = -(-last // step) + 1
+    first = (step * torch.arange(count, device=device)).clamp_max(last)
+    return first[:, None] + torch.arange(length, device=device)
 
 
 def align(motion: Motion, windows: Windows, segment: int) -> Alignment:
     """Align every pair of views in every segment of so many frames, by what both observed.
 
     The gradient goes through scale, rotation and translation (Eqs. 3 and 4). Where fewer than
-    three joints of a segment were observed in both views, all its frames together, or one pose
-    stands still in a point, there is no similarity, and the weight is 0.
+    three joints were observed in both views of a segment, or a pose has shrunk to a point, there
+    is no similarity, and the weight is 0.
     """
     n_views, n_frames = windows.confidence.shape[1:3]
     device = windows.confidence.device
-    frames = segments(n_frames, segment).to(device)
+    frames = segments(n_frames, segment, device)
     pairs = torch.triu_indices(n_views, n_views, offset=1, device=device)
-    points = motion.in_camera[:, :, frames].flatten(3, 4)
-    confidence = windows.confidence[:, :, frames].flatten(3, 4)
-    first, second = points[:, pairs[0]], points[:, pairs[1]]
+    points = motion.in_camera[:, :, frames]
+    confidence = windows.confidence[:, :, frames]
     weight = confidence[:, pairs[0]] * confidence[:, pairs[1]]
-    there, back, exists = align_both_ways(first, second, weight)
+    joints = (weight > 0).any(-2).sum(-1)
     units = windows.unit[:, :, :, 0]
+    point = points.detach().abs().amax((3, 4, 5)) < POINT * units[..., 0]
+    enough = (joints >= 3) & ~(point[:, pairs[0]] | point[:, pairs[1]])
+    first, second = (points[:, side].flatten(3, 4) for side in pairs)
+    seen = (weight > 0).any(-1).any(-1)
+    weight = (weight * enough[..., None, None]).flatten(3, 4)
+    there, back, exists = align_both_ways(first, second, weight)
     sizes = replace(windows, keypoints=motion.in_camera[..., :2]).unit[:, :, :, 0]
     return Alignment(
         frames,
@@ -74,7 +82,7 @@ def align(motion: Motion, windows: Windows, segment: int) -> Alignment:
         weight * exists[..., None],
         Side(there(first), second, there.rotation, units[:, pairs[1]], sizes[:, pairs[1]]),
         Side(back(second), first, back.rotation, units[:, pairs[0]], sizes[:, pairs[0]]),
-        (weight > 0).any(-1) & ~exists,
+        seen & ~exists,
     )
 
 
@@ -83,8 +91,9 @@ def consistency(aligned: Alignment) -> Float[Tensor, ""]:
 
     Unlike printed, distances are divided by the size that the poses moved onto have in the image,
     so that making all poses smaller does not make the loss smaller. (Divided by their size in
-    space it would fall when depths grow without end: the poses of all views become one rod.)
-    Pairs weigh as much as was observed in both of their views.
+    space it would fall when depths grow without end.) Two optima without a body are left: one
+    that never moves, and the rod along the axis of its camera that every view can agree on; see
+    `cross_image`. Pairs weigh as much as was observed in both of their views.
     """
     return _mean_distance(aligned, [side.size for side in _sides(aligned)])
 
@@ -127,26 +136,61 @@ def degenerate(aligned: Alignment) -> Float[Tensor, ""]:
     return lost / count.clamp_min(1.0)
 
 
-def rotations(
-    aligned: Alignment, n_views: int, n_frames: int, reference: Int[Tensor, " B"]
-) -> Float[Tensor, "B V T 3 3"]:
-    """Rotation of every view, at every frame, from the camera of one view of each sample.
-
-    Where segments overlap it is their mean, in which a segment counts most in its middle. Views
-    that cannot be aligned with the reference count as turned like it.
-    """
-    here, there = aligned.there.rotation, aligned.back.rotation
-    eye = torch.eye(3, dtype=here.dtype, device=here.device)
-    n_samples, _, n_segments = here.shape[:3]
-    table = eye.repeat(n_samples, n_views, n_views, n_segments, 1, 1)
+def relations(aligned: Alignment, n_views: int) -> Float[Tensor, "B V V S 3 3"]:
+    """Rotation of each view (first V) from each other (second); 0 where they were not aligned."""
     first, second = aligned.pairs
+    exists = (aligned.weight > 0).any(-1)[..., None, None]
+    here, there = aligned.there.rotation * exists, aligned.back.rotation * exists
+    n_samples, _, n_segments = here.shape[:3]
+    eye = torch.eye(3, dtype=here.dtype, device=here.device)
+    views = torch.eye(n_views, dtype=here.dtype, device=here.device)
+    table = torch.einsum("uv,rc->uvrc", views, eye)[None, :, :, None]
+    table = table.repeat(n_samples, 1, 1, n_segments, 1, 1)
     table[:, second, first], table[:, first, second] = here, there
-    own = table[torch.arange(n_samples, device=here.device), :, reference]
+    return table
 
-    share = here.new_zeros(n_segments, n_frames)
-    weight = triangle(aligned.frames.shape[1], here)
+
+def chained(
+    table: Float[Tensor, "*batch V V 3 3"], say: Float[Tensor, "*batch V"]
+) -> Float[Tensor, "*batch V 3 3"]:
+    """Rotations of all views from one, of sums of relative ones in which 0 is unknown.
+
+    That one is the view with the most say of all that are aligned with another. A view that is
+    not aligned with it is reached by way of those that are. Views that no chain leads to count as
+    turned like it.
+    """
+    size = torch.linalg.vector_norm(table.detach(), dim=(-2, -1))
+    known = size > 0
+    table = table / size.clamp_min(SMALLEST_NORM)[..., None, None]
+    linked = known.sum(-1) > 1  # not with itself alone
+    reference = ((1 + say) * linked).argmax(-1, keepdim=True)[..., None]
+    found = table.take_along_dim(reference[..., None, None], -3).squeeze(-3)
+    reached = known.take_along_dim(reference, -1)
+    for _ in range(table.shape[-3] - 2):  # each time one view further
+        further = torch.einsum("...uvrc,...vcd->...urd", table, found * reached[..., None])
+        found = torch.where(reached[..., None], found, further)
+        reached = reached | (known & reached.mT).any(-1, keepdim=True)
+    eye = torch.eye(3, dtype=table.dtype, device=table.device)
+    return procrustes(torch.where(reached[..., None], found, eye))
+
+
+def rotations(
+    aligned: Alignment, confidence: Float[Tensor, "B V T"]
+) -> Float[Tensor, "B V T 3 3"]:
+    """Rotation of every view, at every frame, from the camera of one view of that frame.
+
+    It is that of the greatest confidence in all frames, where that is aligned with any other
+    (see `chained`). Where segments overlap a rotation is their mean, in which a segment counts
+    most in its middle.
+    """
+    n_views, n_frames = confidence.shape[1:]
+    table = relations(aligned, n_views)
+    share = table.new_zeros(table.shape[3], n_frames)
+    weight = triangle(aligned.frames.shape[1], table)
     share.scatter_(1, aligned.frames, weight.expand_as(aligned.frames))
-    return procrustes(torch.einsum("bvsrc,st->bvtrc", own, share))
+    by_frame = torch.einsum("buvsrc,st->btuvrc", table, share)
+    say = confidence.sum(2)[:, None].expand(-1, n_frames, -1)
+    return chained(by_frame, say).transpose(1, 2)
 
 
 def triangle(length: int, like: Tensor) -> Float[Tensor, " length"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from canonlift.backbones import SequenceConfig, SequenceLifter
-from canonlift.consistency import Alignment, align, rotations, triangle
+from canonlift.consistency import Alignment, align, chained, relations, rotations, triangle
 from canonlift.data.session import Session
 from canonlift.data.windows import Places, cut, gather, resample
 from canonlift.geometry.rotations import nearest_rotation
@@ -20,11 +20,10 @@ def mend(
 ) -> Windows:
     """Repair every frame of windows by its other views, turned as their similarities say.
 
-    The canonical frame of a sample is the camera of the view that observed most.
+    The canonical frame is the camera of the view that observed most.
     """
-    n_views, n_frames = windows.confidence.shape[1:3]
-    reference = windows.confidence.sum((2, 3)).argmax(1)
-    rotation = rotations(aligned, n_views, n_frames, reference).transpose(1, 2).flatten(0, 1)
+    n_frames = windows.confidence.shape[2]
+    rotation = rotations(aligned, windows.confidence.sum(-1)).transpose(1, 2).flatten(0, 1)
 
     def by_frame(values: Tensor) -> Tensor:
         return values.transpose(1, 2).flatten(0, 1)
@@ -52,7 +51,7 @@ def lift_recording(
 
     Where windows overlap poses are a mean, in which a window counts most in its middle. Where
     there is no window a pose is what was seen, without depth. The canonical frame is the camera
-    of the view that observed most.
+    of the view that observed most; where that is aligned with no other, of the next.
 
     Args:
         lifter: the network.
@@ -76,18 +75,15 @@ def lift_recording(
     flat = torch.nn.functional.pad(steady.keypoints, (0, 1))
     poses = torch.where(weight > 0, poses / weight.clamp_min(1e-9), flat)
 
-    segment = config.segment or config.length
-    reference = steady.confidence.sum((0, 2)).argmax()
+    segment, n_views = config.segment or config.length, steady.keypoints.shape[1]
 
-    def turn(windows: Windows, frames: Tensor) -> Tensor:
+    def relate(windows: Windows, frames: Tensor) -> Tensor:
         motion = Motion(poses[frames].transpose(1, 2))
-        aligned = align(motion, windows, 0)
-        n_views = windows.keypoints.shape[1]
-        return rotations(aligned, n_views, segment, reference.expand(len(frames)))
+        table = relations(align(motion, windows, 0), n_views).movedim(3, 2)
+        return table.expand(-1, -1, segment, -1, -1, -1)
 
-    turns, _ = _blend(steady, segment, config.gap, block, turn)
-    none = turns.abs().amax((-2, -1), keepdim=True) == 0
-    turns = nearest_rotation(torch.where(none, torch.eye(3), turns))
+    table, _ = _blend(steady, segment, config.gap, block, relate)
+    turns = chained(table, steady.confidence.sum((0, 2)).expand(len(steady), -1))
 
     moments = torch.arange(len(views), dtype=torch.float64) * ratio
     place = Places.of(moments, len(steady))

@@ -42,7 +42,8 @@ def test_every_experiment_of_a_study_can_be_trained_and_is_there_once(name, tmp_
             assert (config.data.target == "pose3d") == one.method.startswith("3d")
             assert not config.data.supervised
         else:  # the 3D of that one person, and of no other
-            assert labelled and all("asf-03" in name for name in labelled)
+            assert labelled
+            assert all("asf-03" in name for name in labelled)
         weights = config.schedule[-1].weights
         assert ("consistency" in weights) == one.method.endswith(("+consistency", "+ours"))
         if one.weight is not None:

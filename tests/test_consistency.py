@@ -13,6 +13,7 @@ from canonlift.backbones import SequenceConfig, SequenceLifter
 from canonlift.consistency import align, rotations, segments
 from canonlift.fusion import FusionConfig, fuse
 from canonlift.geometry.alignment import align_both_ways, align_similarity, procrustes
+from canonlift.geometry.rotations import nearest_rotation
 from canonlift.objective import MEASURES, TERMS, Objective
 from canonlift.sequences import lift_recording, mend
 from canonlift.skeleton import H36M17
@@ -20,6 +21,7 @@ from canonlift.stages import STAGES, MotionPass, RemendPass, Repair, least_stage
 from canonlift.types import Lifted, Motion, Target, Views, Windows
 
 LOSSES = {"relative": consistency.consistency, "printed": consistency.consistency_as_printed}
+RIG = torch.full((60,), -1)
 each_segment = pytest.mark.parametrize("segment", [0, 1, 4])
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
@@ -33,6 +35,20 @@ class Saying(SequenceLifter):
 
     def forward(self, windows):  # noqa: ARG002
         return self.motion
+
+
+class Recalling(SequenceLifter):
+    """Knows the true pose of each frame of a recording by what was seen in it."""
+
+    def __init__(self, windows, motion):
+        torch.nn.Module.__init__(self)
+        self.anything = torch.nn.Parameter(torch.zeros(()))
+        self.seen, self.pose = windows.keypoints[0], motion.in_camera[0]
+
+    def forward(self, windows):
+        gap = windows.keypoints[:, :, :, None] - self.seen[:, None]
+        frame = gap.abs().amax((-2, -1)).argmin(-1)
+        return Motion(self.pose[torch.arange(len(self.pose))[:, None], frame])
 
 
 class Telling(SequenceLifter):
@@ -310,6 +326,49 @@ def test_what_does_not_align_is_counted():
     assert consistency.degenerate(align(motion, windows, 0)) == 0
 
 
+def test_too_little_is_no_similarity_however_many_frames_show_it():
+    """Two joints in all frames, and poses that have shrunk to points."""
+    windows, motion, _ = scene(2, 2, 10)
+    confidence, pose = windows.confidence.clone(), motion.in_camera.clone()
+    confidence[0, 0, :, 2:] = 0
+    pose[1, 0] *= 1e-20
+    aligned = align(Motion(pose), replace(windows, confidence=confidence), 0)
+    assert consistency.degenerate(aligned) == 1
+    assert (aligned.weight == 0).all()
+
+
+def test_three_joints_as_good_as_on_a_line_do_not_swing_the_whole_body():
+    """The turn about the line follows their noise, with a slope that grows without end."""
+    windows, motion, _ = scene(1, 2, 1)
+    confidence = windows.confidence.clone()
+    confidence[0, 0, :, 3:] = 0  # all that both views saw are the three
+    windows = replace(windows, confidence=confidence)
+
+    def steepest(off):
+        pose = motion.in_camera + 10 * random(*motion.in_camera.shape, seed=9)
+        line = torch.tensor([[0.0, 0, 0], [30, 80, 20], [-24, -64, -16]])
+        pose[0, :, :, :3] = line + 80 * off * random(2, 1, 3, 3, seed=9)
+        given = pose.requires_grad_()
+        consistency.cross_image(windows, align(Motion(given), windows, 1)).backward()
+        return given.grad.norm()
+
+    usual = steepest(1.0)
+    for off in (0.01, 0.003, 1e-3, 1e-5):
+        assert steepest(off) < 10 * usual
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1e-4, 1e-8, 1e-16, 1e-22])
+def test_gradients_are_finite_however_small_the_poses_are(size, dtype):
+    windows, motion, _ = scene(1, 3, 4)
+    windows = windows.to(dtype)
+    given = (size * (motion.in_camera + random(1, 3, 4, 17, 3, seed=9))).to(dtype)
+    for loss in LOSSES.values():
+        small = given.clone().requires_grad_()
+        loss(align(Motion(small), windows, 0)).backward()
+        assert small.grad.isfinite().all()
+
+
 def test_a_single_view_is_consistent_with_itself():
     windows, motion, _ = scene(2, 1)
     given = motion.in_camera.requires_grad_()
@@ -323,12 +382,40 @@ def test_a_single_view_is_consistent_with_itself():
 
 
 @each_segment
-def test_finds_how_still_cameras_are_turned(segment):
+def test_finds_how_still_cameras_are_turned_from_the_one_that_saw_most(segment):
     windows, motion, truth = scene()
-    reference = torch.tensor([2, 0])
-    found = rotations(align(motion, windows, segment), 3, 10, reference)
-    expected = truth @ truth[torch.arange(2), reference][:, None].mT
+    windows.confidence[0, :2] *= 0.9
+    windows.confidence[1, 1:] *= 0.9
+    found = rotations(align(motion, windows, segment), windows.confidence.sum(-1))
+    expected = truth @ truth[torch.arange(2), [2, 0]][:, None].mT
     assert_close(found, expected[:, :, None].expand_as(found))
+
+
+def between(rotation, one, other):
+    return rotation[..., one, :, :] @ rotation[..., other, :, :].mT
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_reaches_views_by_way_of_others_and_goes_on_without_the_one_that_saw_most(whole):
+    """Views 0 and 3 share no joint with each other, and view 0 loses sight for a while."""
+    windows, motion, truth = scene(1, 4, 60)
+    confidence = windows.confidence.clone()
+    confidence[:, 1:] *= 0.3
+    confidence[0, 0, :, 9:] = 0
+    confidence[0, 3, :, :9] = 0
+    confidence[0, 0, 20:45] = 0
+    windows = replace(windows, confidence=confidence)
+    if whole:
+        config = SequenceConfig(length=9, gap=30)
+        views = Views(windows.keypoints[0].transpose(0, 1), confidence[0].transpose(0, 1), RIG)
+        found = lift_recording(Recalling(windows, motion), config, views, 25.0, 200).rotation
+    else:
+        found = rotations(align(motion, windows, 9), confidence.sum(-1))[0].transpose(0, 1)
+    lost = (torch.arange(60) > 20) & (torch.arange(60) < 44)
+    for one, other in permutations(range(4), 2):
+        error = between(found, one, other) - between(truth[0], one, other)
+        known = ~lost if 0 in (one, other) else slice(None)
+        assert error[known].abs().max() < 1e-4
 
 
 def test_follows_a_turning_camera_and_blends_between_segments():
@@ -342,7 +429,7 @@ def test_follows_a_turning_camera_and_blends_between_segments():
     two = replace(windows, keypoints=both.in_camera[..., :2], confidence=windows.confidence[:, :2])
     errors = []
     for segment in (1, 4, 0):
-        found = rotations(align(both, two, segment), 2, 10, torch.zeros(2, dtype=torch.long))
+        found = rotations(align(both, two, segment), two.confidence.sum(-1))
         errors.append((found[:, 1] - turn).norm(dim=(-2, -1)).max().item())
     assert errors[0] < 1e-9
     assert errors[0] < errors[1] < 0.1 < errors[2]
@@ -527,6 +614,59 @@ def test_a_recording_is_what_its_windows_say_at_any_rate(fps):
     assert_close(in_camera[seen], torch.stack([x, y, x - 2 * y], -1)[seen], atol=2e-3, rtol=1e-4)
     assert_close(torch.linalg.det(found.rotation), torch.ones(60, 3), atol=1e-4, rtol=0)
     assert in_camera.isfinite().all()
+
+
+class Numbering(Telling):
+    """Says of every frame of a window how far to the right the first was."""
+
+    def forward(self, windows):
+        x = windows.keypoints[..., :1]
+        return Motion(torch.cat([windows.keypoints, x[:, :, :1].expand_as(x)], -1))
+
+
+def overlapping(n_frames, length):
+    """First frames of windows half a length apart, and how much each of their frames counts."""
+    starts = [*range(0, n_frames - length, length // 2), n_frames - length]
+    share = torch.tensor([min(i + 1, length - i) for i in range(length)], dtype=torch.float64)
+    return starts, share
+
+
+def test_where_windows_overlap_poses_are_a_mean_that_counts_their_middle_most():
+    keypoints = random(30, 2, 17, 2)
+    views = Views(keypoints, torch.ones(30, 2, 17, dtype=torch.float64), torch.full((30,), -1))
+    found = lift_recording(Numbering(), SequenceConfig(length=8), views, 25.0, 20).in_camera
+    starts, share = overlapping(30, 8)
+    expected, weight = torch.zeros(30, 2, 17, dtype=torch.float64), torch.zeros(30)
+    for start in starts:
+        expected[start : start + 8] += share[:, None, None] * keypoints[start, ..., 0]
+        weight[start : start + 8] += share
+    assert_close(found[..., 2], expected / weight[:, None, None])
+
+
+@pytest.mark.parametrize("segment", [0, 6])
+def test_rotations_of_a_recording_are_a_mean_over_its_segments(segment):
+    """Of a camera that pans, each segment knows one rotation."""
+    n_frames, length = 40, segment or 10
+    windows, motion, _ = scene(1, 1, n_frames)
+    angle = torch.linspace(0, 1, n_frames, dtype=torch.float64)
+    turn = torch.eye(3, dtype=torch.float64).repeat(n_frames, 1, 1)
+    turn[:, 0, 0] = turn[:, 2, 2] = angle.cos()
+    turn[:, 0, 2], turn[:, 2, 0] = angle.sin(), -angle.sin()
+    still = motion.in_camera
+    both = torch.cat([still, torch.einsum("trc,bvtjc->bvtjr", turn, still)], dim=1)
+    confidence = windows.confidence * torch.tensor([1.0, 0.5])[:, None, None]
+    two = replace(windows, keypoints=both[..., :2], confidence=confidence)
+    views = Views(two.keypoints[0].transpose(0, 1), confidence[0].transpose(0, 1), RIG[:n_frames])
+    config = SequenceConfig(length=10, segment=segment)
+    found = lift_recording(Recalling(two, Motion(both)), config, views, 25.0, 100).rotation
+
+    total = torch.zeros(n_frames, 3, 3, dtype=torch.float64)
+    starts, share = overlapping(n_frames, length)
+    for start in starts:
+        part = slice(start, start + length)
+        sets = [both[:1, view, part].flatten(1, 2) for view in (0, 1)]
+        total[part] += share[:, None, None] * align_similarity(*sets).rotation
+    assert_close(between(found, 1, 0), nearest_rotation(total))
 
 
 def test_a_recording_in_which_nothing_was_seen_gets_finite_poses():

@@ -6,6 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+# Sums of eigenvalues relative to the first, up to which a turn is left to chance: such as that of
+# points no further than 3 % of their length from a line, about that line.
+OPEN = 1e-3
+
 
 class Similarity(NamedTuple):
     """x -> scale * rotation @ x + translation."""
@@ -114,7 +118,7 @@ def procrustes(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3
 
     The gradient is exact: with M = R P and P symmetric, the differential of R divides by sums
     of two eigenvalues of P, where that of U and V would divide by differences of singular values.
-    Where a sum is 0 some turn is free; it gets no gradient.
+    Where a sum is next to nothing a turn is open, and follows any noise; it gets no gradient.
     """
     return _Procrustes.apply(matrix)
 
@@ -134,7 +138,7 @@ class _Procrustes(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> Tensor:
         rotation, vt, eigenvalues = ctx.saved_tensors
         sums = eigenvalues[..., :, None] + eigenvalues[..., None, :]
-        smallest = 4 * torch.finfo(sums.dtype).eps * eigenvalues[..., :1, None]
+        smallest = OPEN * eigenvalues[..., :1, None]
         free = sums <= smallest.clamp_min(torch.finfo(sums.dtype).tiny)
         inner = vt @ rotation.mT @ slope @ vt.mT
         turn = torch.where(free, 0.0, (inner - inner.mT) / torch.where(free, 1.0, sums))
