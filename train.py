@@ -57,7 +57,7 @@ from eval import report
 LOG_EVERY = 20
 GUESSED = 0.05  # share of frames with a trusted guess below which imitation teaches nothing
 # Of sequence models; shares of what was seen, in so many logged steps in a row.
-SMALL, COLLAPSED, FLAT, STILL, PATIENCE = 0.5, 0.1, 0.15, 0.4, 10
+SMALL, COLLAPSED, FLAT, DEEP, STILL, PATIENCE = 0.5, 0.1, 0.15, 3.0, 0.4, 10
 
 
 class Collapsed(Exception):
@@ -298,7 +298,7 @@ def _count(run: Run, session: Samples, taken: Sequence[Taken]) -> float:
 
 
 def _watch(run: Run, row: Mapping[str, Any]) -> None:
-    """Warn when poses of a sequence model shrink, go flat or freeze; stop when they are points.
+    """Warn when poses of a sequence model shrink, go flat or deep, or freeze; stop at points.
 
     Raises:
         Collapsed: with advice.
@@ -309,6 +309,7 @@ def _watch(run: Run, row: Mapping[str, Any]) -> None:
         return
     progress.small = progress.small + 1 if spread < SMALL else 0
     progress.flat = progress.flat + 1 if depth < FLAT else 0
+    progress.deep = progress.deep + 1 if depth > DEEP else 0
     agreeing = any(weights.get(name) for name in weights if "consistency" in name)
     progress.still = progress.still + 1 if agreeing and movement < STILL else 0
     step = f"step {progress.total_step}"
@@ -317,6 +318,12 @@ def _watch(run: Run, row: Mapping[str, Any]) -> None:
             f"WARNING: {step}: the poses are flat, {depth:.0%} as deep as wide: consistency alone "
             "seldom gets away from there; give `cross_image` a weight, begin with a phase of "
             "`position`, or with start_from"
+        )
+    if progress.deep == PATIENCE:
+        tqdm.write(
+            f"WARNING: {step}: the poses are {depth:.1f} times as deep as wide: rods along the "
+            "axes of the cameras, on which all views can agree; give `cross_image` a weight, "
+            "begin with a phase of `position`, or with start_from"
         )
     if progress.still == PATIENCE:
         tqdm.write(

@@ -30,6 +30,7 @@ class Progress:
     stale: int = 0  # windows since the loss last fell
     small: int = 0  # logged steps in a row in which poses were much smaller than what was seen
     flat: int = 0  # and in which they had next to no depth
+    deep: int = 0  # and in which they were rods along the axes of the cameras
     still: int = 0  # and in which they hardly moved
 
     def count(self, loss: float, criterion: configs.ConvergenceConfig) -> bool:
@@ -61,7 +62,8 @@ class Progress:
     def next_phase(self) -> None:
         """Stand before the next phase."""
         self.phase += 1
-        self.step = self.window_count = self.stale = self.small = self.flat = self.still = 0
+        self.step = self.window_count = self.stale = 0
+        self.small = self.flat = self.deep = self.still = 0
         self.window_sum, self.best = 0.0, float("inf")
 
 

@@ -166,7 +166,7 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
         ),
         (["schedule.0.weights.imitation=1"], "'imitation' needs data.target: closed_form"),
         (
-            ["variant=sequence", "schedule.0.weights.velocity=1"],
+            ["variant=sequence", "schedule.0.weights={reprojection: 0, velocity: 1}"],
             "'velocity' needs data.target: closed_form",
         ),
         (
@@ -174,10 +174,25 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
             "pose3d reads the 3D of all recordings, data.supervised that of some; set",
         ),
         (
-            ["variant=sequence", "schedule.0.weights.image=1", "data.shards=s"],
+            [
+                "variant=sequence",
+                "schedule.0.weights={reprojection: 0, image: 1}",
+                "data.shards=s",
+            ],
             "data.shards holds single frames, which variant 'sequence' cannot use; set",
         ),
-        (["variant=sequence"], "phase 'only': at least one term needs a weight"),
+        (
+            ["variant=sequence"],
+            "'reprojection' is of single frames, which variant 'sequence' does not lift; give",
+        ),
+        (
+            ["schedule.0.weights.consistency=1"],
+            r"'consistency' is of windows, which variant 's1\+s2' does not lift; give it the",
+        ),
+        (
+            ["variant=sequence", "schedule.0.weights.reprojection=0"],
+            "phase 'only': at least one term needs a weight",
+        ),
         (["sequence.segment=82"], "segment must not exceed sequence.length, got 82 and 81"),
     ],
 )
@@ -217,9 +232,10 @@ def test_an_absent_file_is_named(tmp_path):
 
 def test_each_variant_takes_the_terms_that_its_stage_feeds(load):
     terms = {}
-    every = f"{PAPER[:-1]}, image: 1.0, consistency: 0.3, mended_consistency: 0.3}}"
+    over_time = "{image: 1.0, consistency: 0.3, mended_consistency: 0.3}"
     for variant, stage in configs.VARIANTS.items():
-        config = load(LEAST.replace("{reprojection: 1.0}", every), f"variant={variant}")
+        weights = over_time if "sequence" in variant else PAPER
+        config = load(LEAST.replace("{reprojection: 1.0}", weights), f"variant={variant}")
         objective = config.objective(config.schedule[0])
         assert objective.reads is STAGES[stage].produces
         terms[variant] = set(objective.weights)

@@ -633,6 +633,11 @@ def test_flat_poses_are_noticed(capsys):
     assert capsys.readouterr().out.count("the poses are flat, 1% as deep as wide") == 1
 
 
+def test_rods_are_noticed(capsys):
+    watch(depth=9 * [4.0] + [2.0] + 12 * [6.5])
+    assert capsys.readouterr().out.count("the poses are 6.5 times as deep as wide") == 1
+
+
 def test_bodies_that_stay_the_same_are_noticed(capsys):
     agreeing = {"image": 1.0, "consistency": 1.0}
     watch(agreeing, movement=9 * [0.1] + [0.5] + 12 * [0.39])
