@@ -34,18 +34,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.interpolate import interp1d
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `train` is not installed
 
 import train
 from benchmarks import measure, ptz
-from canonlift import checkpoint, log
+from canonlift import checkpoint, log, skeleton
 from canonlift import config as configs
 from canonlift.backbones import SequenceConfig
 from canonlift.checkpoint import Model
 from canonlift.config import Config, DataConfig, PhaseConfig
 from canonlift.data.recording import Recording, load, save
 from canonlift.data.simulate import CameraConfig, DetectorConfig, film
+from canonlift.prediction import Prediction
 from canonlift.skeleton import H36M17
 from canonlift.types import Windows
 
@@ -81,6 +83,8 @@ class Method(NamedTuple):
 _3D = {"position": 1.0, "velocity": 20.0, "scale_free": 0.5}
 _OF_VIEWS = {"image": 0.1, "cross_image": 1.0, "consistency": 0.1}
 METHODS: Mapping[str, Method | None] = {
+    "still": None,
+    "truth": None,
     "pretrained": None,
     "2d": Method({"image": 1.0}),
     "2d+consistency": Method({"image": 1.0, "consistency": 1.0}),
@@ -91,7 +95,10 @@ METHODS: Mapping[str, Method | None] = {
     "3d": Method(_3D, "pose3d"),
     "3d+consistency": Method(_3D | {"consistency": 0.2}, "pose3d"),
 }
-ALONE = ("pretrained", "2d", "3d of one", "3d")  # in which no view knows of another
+# Not trained: bodies that stay as they are on average, and the truth at the rate of the windows,
+# with straight lines in between.
+REFERENCES = ("still", "truth")
+ALONE = (*REFERENCES, "pretrained", "2d", "3d of one", "3d")  # no view knows of another
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,7 @@ class Experiment:
     steps_scale: float = 1.0
 
 
+ROOT = H36M17.index(skeleton.ROOT)
 SEGMENT = 27  # frames
 PRINTED = 0.3  # weight of the consistency beside a 2D loss of 1 in the papers
 # A small network, trained for a minute: what is asked is what depends on what, not how far
@@ -126,8 +134,8 @@ SMALL = (
 def _headline() -> Iterator[Experiment]:
     both, seeds = ("studio", "ski"), ptz.SEEDS
     every = ("2d", "2d+consistency", "2d+ours", "3d", "3d+consistency")
-    for setting in both:
-        yield Experiment("pretrained", setting)
+    for setting, method in product(both, (*REFERENCES, "pretrained")):
+        yield Experiment(method, setting)
     for seed, setting, method in product(seeds, both, every):
         yield Experiment(method, setting, seed)
     for seed, setting in product(seeds, both):
@@ -384,6 +392,8 @@ def run(experiment: Experiment, mocap: Path, work: Path, results: Path) -> dict[
     commit = ptz._commit()
     filmed = ptz.shoot(experiment.setting, mocap, work, SETTINGS)
     start, model = None, None
+    if experiment.method in REFERENCES:
+        return _kept(experiment, _referred(experiment, filmed, work), commit, results)
     if experiment.start == "pretrained":
         config, start = pretraining(experiment, mocap, work)
         model = ptz.trained(config, start)
@@ -398,12 +408,37 @@ def run(experiment: Experiment, mocap: Path, work: Path, results: Path) -> dict[
         print(collapse)
     last = log.read(out)[-1:]
     found |= {name: float(row[name]) for row in last for name in ("spread", "depth", "movement")}
-    row = asdict(experiment) | {name: found[name] for name in FIGURES}
+    return _kept(experiment, found, commit, results)
+
+
+def _kept(
+    experiment: Experiment, found: Mapping[str, Any], commit: str, results: Path
+) -> dict[str, Any]:
+    """Append a row."""
+    row = asdict(experiment) | {name: found.get(name) for name in FIGURES}
     row |= {"commit": commit, "machine": ptz._machine()}
     results.mkdir(parents=True, exist_ok=True)
     with (results / "sequence.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
     return row
+
+
+def _referred(experiment: Experiment, filmed: Path, work: Path) -> dict[str, Any]:
+    """What is not trained, scored as what is."""
+    job = ptz.Job(SETTINGS[experiment.setting], filmed, experiment.seed, 1.0, work)
+    fps = shape(_ours(), experiment).fps
+
+    def predict(_: Path, take: Recording) -> Prediction:
+        pose = np.broadcast_to(take.pose3d.mean(0), take.pose3d.shape)
+        if experiment.method == "truth":
+            known = np.arange(0, take.n_frames, round(take.fps / fps))
+            line = interp1d(known, take.pose3d[known], axis=0, fill_value="extrapolate")
+            pose = line(np.arange(take.n_frames))
+        pose = (pose - pose[..., [ROOT], :]).astype(np.float32)
+        rotation = np.broadcast_to(np.eye(3, dtype=np.float32), (*pose.shape[:2], 3, 3))
+        return Prediction(pose, rotation, take.keypoints)
+
+    return ptz._evaluate(ptz._untrained(job), job, predict)["metrics"]
 
 
 def _evaluated(
@@ -427,7 +462,8 @@ def run_study(name: str, scale: float, jobs: int, mocap: Path, work: Path, resul
         ptz.shoot(setting, mocap, work, SETTINGS)
         if setting.startswith("pair"):
             ptz.shoot("studio", mocap, work)
-    starts = [one for one in todo if one.start == "pretrained"]
+    trained = [one for one in todo if one.method not in REFERENCES]
+    starts = [one for one in trained if one.start == "pretrained"]
     for one in {(one.length, one.steps_scale): one for one in starts}.values():
         ptz.trained(*pretraining(one, mocap, work))
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
@@ -534,7 +570,6 @@ def draw(
                 *zip(*known, strict=True), marker="o", markersize=4, color=colour, label=name
             )
         axes.set(xlabel=study.heading, ylabel=names[key])
-        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         if study.over in ("weight", "segment", "length", "steps_scale"):
             axes.set_xscale("log")
         places = sorted({x for points in curves.values() for x, _ in points})

@@ -30,7 +30,7 @@ def test_every_experiment_of_a_study_can_be_trained_and_is_there_once(name, tmp_
     for one in every:
         config = sequence.fine_tuning(one, films(tmp_path), tmp_path)
         assert one.setting in sequence.SETTINGS
-        assert (config is None) == (one.method == "pretrained")
+        assert (config is None) == (one.method in (*sequence.REFERENCES, "pretrained"))
         if config is None:
             continue
         assert "asf-01" not in str(config.data.train)
@@ -73,6 +73,20 @@ def test_a_row_is_trained_evaluated_and_shown(mocap, work, tmp_path, monkeypatch
     text = sequence.show("weight", [row], 0.002, tmp_path)
     assert f"| 2d+as printed, per sequence | 2 | {row['mpjpe_mm']:.1f} |" in text
     assert Path(tmp_path / "sequence-weight.png").stat().st_size > 1000
+
+
+def test_the_truth_at_a_lower_rate_is_next_to_true_and_a_still_body_moves_at_0(
+    mocap,  # noqa: F811
+    work,  # noqa: F811
+    tmp_path,
+):
+    truth, still = (
+        sequence.run(Experiment(name, "pair"), mocap, work, tmp_path)
+        for name in ("truth", "still")
+    )
+    assert 0 < truth["pa_mpjpe_mm"] < truth["mpjpe_mm"] < 10 < still["mpjpe_mm"]
+    assert 0 < truth["mpjve_mm_s"] < still["mpjve_mm_s"]
+    assert still["train_seconds"] is None
 
 
 def test_speed_is_measured():

@@ -1,5 +1,7 @@
 """Laws of the config: read strictly, written completely, refused with a remedy in one line."""
 
+import re
+import shlex
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -42,6 +44,17 @@ def test_every_shipped_config_loads_in_every_variant(path):
         weights = [config.objective(phase).weights for phase in config.schedule]
         assert all(weights)
         configs.load(path, [f"variant={variant}"])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_settings_that_its_comments_name_can_be_set(path):
+    """Lines of comment that are overrides; one that ends in a backslash goes on."""
+    text = path.read_text().replace("\\\n#", "")
+    plain = configs.load(path)
+    for line in text.splitlines():
+        overrides = shlex.split(line[1:]) if line.startswith("#   ") else []
+        if overrides and all(re.match(r"[a-z0-9_.]+=", override) for override in overrides):
+            assert configs.load(path, overrides) != plain
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
