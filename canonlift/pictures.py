@@ -275,28 +275,46 @@ def poses(
 
 
 def motion(
-    recording: Recording, prediction: Prediction, frame: int, view: int, title: str, path: Path
+    recording: Recording,
+    prediction: Prediction,
+    frame: int,
+    view: int,
+    title: str,
+    path: Path,
+    beside: tuple[str, Prediction] | None = None,
 ) -> Path:
     """Depth and acceleration of the hands, as lifted from one view, in seconds around a frame.
 
     The truth, where known, lies behind them; one scale is fitted to it for the whole take. What
     shakes from frame to frame shows in the acceleration, however small the error of the pose is.
+    `beside` is a name and what another model says, dotted.
     """
     root, joints = _root(recording.joints), recording.joints
     frames = slice(max(0, frame - round(SECONDS / 2 * recording.fps)), None)
     frames = slice(frames.start, frames.start + max(3, round(SECONDS * recording.fps)))
-    pose = prediction.pose[:, view] - prediction.pose[:, view, root : root + 1]
     truth = _or_nan(recording.pose3d, prediction.pose)[:, view]
     truth = truth - truth[:, root : root + 1]
-    if known := bool(np.isfinite(truth).any()):
-        flat = _scaled(pose.reshape(1, -1, 3), truth.reshape(1, -1, 3))
-        pose = flat.reshape(pose.shape)
+    known = bool(np.isfinite(truth).any())
+
+    def fitted(said: Prediction) -> np.ndarray:
+        pose = said.pose[:, view] - said.pose[:, view, root : root + 1]
+        flat = _scaled(pose.reshape(1, -1, 3), truth.reshape(1, -1, 3)) if known else pose
+        return flat.reshape(pose.shape)
+
+    pose = fitted(prediction)
     unit = "m" if known else "body units"
     figure = _figure((WIDTH, 4.2), title)
     panels = [_plain(axes) for axes in figure.subplots(2, 1, sharex=True)]
     for joint in (name for name in HANDS if name in joints):
-        for points, style in ((truth, {"color": TRUTH, "linewidth": 5}),
-                              (pose, {"color": _colour(joint), "linewidth": 1.3})):  # fmt: skip
+        colour = _colour(joint)
+        drawn = [
+            (truth, {"color": TRUTH, "linewidth": 5}),
+            (pose, {"color": colour, "linewidth": 1.6}),
+        ]
+        if beside is not None:
+            dotted = {"color": colour, "linewidth": 1.0, "linestyle": (0, (1, 1.2)), "alpha": 0.8}
+            drawn.append((fitted(beside[1]), dotted))
+        for points, style in drawn:
             path_of = points[:, joints.index(joint)]
             steps = np.diff(path_of, n=2, axis=0, prepend=path_of[:1], append=path_of[-1:])
             rate = np.linalg.norm(steps, axis=-1) * recording.fps**2
@@ -309,6 +327,9 @@ def motion(
     panels[1].set_ylim(0)
     bands = [("left", LEFT, 2), ("right", RIGHT, 2), *([("truth", TRUTH, 6)] if known else [])]
     handles = [Line2D([], [], color=c, linewidth=w, label=name) for name, c, w in bands]
+    if beside is not None:
+        style = {"color": "black", "linewidth": 1.0, "linestyle": (0, (1, 1.2))}
+        handles.append(Line2D([], [], label=beside[0], **style))
     figure.legend(handles=handles, **_BELOW)
     return save(figure, path)
 

@@ -1,18 +1,20 @@
 """The README's pictures of the demo.
 
     python -m figures.demo [runs/demo]
-    python -m figures.demo runs/sequence    # of a sequence model: motion.png alone
+    python -m figures.demo runs/sequence runs/demo    # motion.png alone, of both
 
 Draws from the run's own checkpoint and test recordings into figures/: the frame of test_00 whose
 joints were repaired most, how one of them was repaired, its 3D pose, the course of the training
-and the error of each joint; of a sequence model, how its hands move.
+and the error of each joint; of a sequence model, how its hands move beside what a model of single
+frames says.
 """
 
 import sys
 from pathlib import Path
 
-from canonlift import checkpoint
-from canonlift.evaluation import evaluate
+from canonlift import checkpoint, pictures
+from canonlift.data.session import read_one
+from canonlift.evaluation import evaluate, predict
 from eval import test_recordings
 
 HERE = Path(__file__).parent
@@ -23,7 +25,6 @@ PICTURES = {
     "losses.png": "losses.png",
     "joint_errors.png": "joint_errors.png",
 }
-OVER_TIME = {"motion.png": "test_00-median-motion.png"}
 
 
 def main(run: Path) -> None:
@@ -31,10 +32,24 @@ def main(run: Path) -> None:
     model = checkpoint.load_model(run)
     out = run / "readme"
     evaluate(model, test_recordings(model, run), out, run)
-    pictures = OVER_TIME if model.config.is_sequence else PICTURES
-    for name, source in pictures.items():
+    for name, source in PICTURES.items():
         (out / "figures" / source).replace(HERE / name)
 
 
+def over_time(run: Path, single: Path) -> None:
+    """Draw the motion of the hands around the median frame of the first."""
+    model, other = checkpoint.load_model(run), checkpoint.load_model(single)
+    recording = read_one(test_recordings(model, run)[0], model.joints)
+    prediction = predict(model, recording)
+    place = pictures.notable_frames(recording, prediction)["median"]
+    title = f"Motion of the hands, lifted from {recording.views[place.view]} alone"
+    beside = "one frame at a time", predict(other, recording)
+    path = HERE / "motion.png"
+    pictures.motion(recording, prediction, place.frame, place.view, title, path, beside)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/demo"))
+    if len(sys.argv) > 2:
+        over_time(Path(sys.argv[1]), Path(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/demo"))

@@ -115,7 +115,9 @@ def picture(name, path, recording, prediction, maps, rows):
     draw = {
         "refinement": lambda: pictures.refinement(recording, prediction, 1, "R", path),
         "poses": lambda: pictures.poses(recording, prediction, 1, 2, "P", path),
-        "motion": lambda: pictures.motion(recording, prediction, 1, 2, "M", path),
+        "motion": lambda: pictures.motion(
+            recording, prediction, 1, 2, "M", path, ("beside", prediction)
+        ),
         "fusion": lambda: pictures.fusion(maps, FusionConfig(), list("abcde"), "F", path),
         "losses": lambda: pictures.losses(rows, path),
         "joint_errors": lambda: pictures.joint_errors(dict.fromkeys(H36M17, 30.0), path),
