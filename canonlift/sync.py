@@ -6,7 +6,7 @@ no other time. How much two views share at any offset is a matter of correlation
 of all views go together is one problem for all pairs; and to a fraction of a frame, the offset
 is where the detections of both views fit one 3D motion best.
 
-The loss that sequences are trained by, the consistency of lifted poses, would do for the last step.
+The loss that sequences are trained by, the consistency of lifted poses, could do the last step.
 It needs a network first, whose errors last for seconds and pass for an offset: it is several times
 less exact (`benchmarks/sync.py --run`).
 """
