@@ -273,7 +273,8 @@ def _over_time(demo: Config, setting: Setting) -> Config:
     ours = configs.load(ROOT / "configs" / "sequence.yaml")
     schedule, target = ours.schedule, demo.data.target
     if setting.cameras.n_views < 3:
-        start = replace(schedule[0], weights=schedule[1].weights)
+        # Without a guess, what tells people from mirror images has to do so from the first step.
+        start = replace(schedule[0], weights={**schedule[1].weights, "fold": 0.1})
         schedule, target = [start, *schedule[1:]], "none"
     return replace(
         demo,

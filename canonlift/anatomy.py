@@ -38,7 +38,7 @@ def handedness(
         pose[..., [joints.index(row[part]) for row in _HINGES], :] for part in range(5)
     )
     upper, lower, axis = (
-        torch.nn.functional.normalize(difference, dim=-1)
+        torch.nn.functional.normalize(difference, dim=-1, eps=1e-6)
         for difference in (hinge - before, after - hinge, left - right)
     )
     return (torch.linalg.cross(upper, lower) * axis).sum(dim=(-2, -1))

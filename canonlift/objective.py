@@ -44,6 +44,7 @@ TERMS: Mapping[str, Term] = {
     "position": Term(MotionPass, lambda p: sequence_losses.position(p.views, p.motion)),
     "velocity": Term(MotionPass, lambda p: sequence_losses.velocity(p.views, p.motion)),
     "scale_free": Term(MotionPass, lambda p: sequence_losses.scale_free(p.views, p.motion)),
+    "fold": Term(MotionPass, lambda p: sequence_losses.fold(p.views, p.motion, p.joints)),
     "consistency": Term(AlignPass, lambda p: consistency.consistency(p.aligned)),
     "consistency_as_printed": Term(
         AlignPass, lambda p: consistency.consistency_as_printed(p.aligned)

@@ -4,11 +4,14 @@ As in `losses`, distances are means per joint, weighted by confidence or trust. 
 unit of each window, about half the height of a person, so none depends on the size of the image.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from canonlift import parallel
+from canonlift.anatomy import handedness
 from canonlift.geometry.scale import SMALLEST_NORM
 from canonlift.losses import weighted_mean
 from canonlift.types import Motion, Target, Windows
@@ -49,6 +52,20 @@ def scale_free(windows: Windows, motion: Motion) -> Float[Tensor, ""]:
     square = (weight * pose.square()).sum((-2, -1), keepdim=True)
     factor = fit / square.clamp_min(SMALLEST_NORM)
     return weighted_mean(_length(factor * pose - target, windows), trust)
+
+
+def fold(windows: Windows, motion: Motion, joints: Sequence[str]) -> Float[Tensor, ""]:
+    """How far knees and elbows fold the wrong way: 0 for people (see `anatomy.handedness`).
+
+    All other losses have the same value for a pose and its mirror image. One vote at the end of a
+    phase turns all recordings round or none, which is too late where some windows began as
+    people and others as mirror images: the network has learned to tell them apart. Not in the
+    papers.
+    """
+    seen = windows.observed.any(-1)
+    pose = motion.in_camera / windows.unit
+    pose = torch.where(seen[..., None, None], pose, pose.detach())
+    return weighted_mean((-handedness(pose, joints)).relu(), seen.to(pose.dtype))
 
 
 def spread(windows: Windows, motion: Motion) -> Float[Tensor, ""]:

@@ -4,7 +4,7 @@ A later pass holds everything an earlier one does, so that a loss names the leas
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -52,6 +52,7 @@ class MotionPass(Pass):
 
     views: Windows
     motion: Motion
+    joints: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +113,16 @@ def lift_fuse_relift(lifter: Lifter, repair: Repair, views: Views) -> ReliftPass
     return ReliftPass(first.views, first.lifted, first.fused, lifter.poses(first.fused))
 
 
-def lift_windows(lifter: SequenceLifter, repair: Repair, windows: Windows) -> MotionPass:  # noqa: ARG001
+def lift_windows(lifter: SequenceLifter, repair: Repair, windows: Windows) -> MotionPass:
     """Lift whole windows, every view by itself."""
-    return MotionPass(windows, lifter(windows))
+    return MotionPass(windows, lifter(windows), joints=repair.joints)
 
 
 def lift_and_align(lifter: SequenceLifter, repair: Repair, windows: Windows) -> AlignPass:
     """And find the similarities between their views."""
     motion = lifter(windows)
-    return AlignPass(windows, motion, align(motion, windows, repair.segment))
+    aligned = align(motion, windows, repair.segment)
+    return AlignPass(windows, motion, aligned, joints=repair.joints)
 
 
 def lift_and_mend(lifter: SequenceLifter, repair: Repair, windows: Windows) -> MendPass:

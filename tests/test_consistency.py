@@ -6,6 +6,7 @@ from itertools import permutations, product
 import pytest
 import torch
 from conftest import HOME, random, random_rotations, uniform
+from test_simulate import action
 from torch.testing import assert_close
 
 from canonlift import consistency, sequence_losses
@@ -552,6 +553,27 @@ def test_losses_by_hand(taught):
     found = MotionPass(windows, Motion(pose[None, None]))
     for name, value in expected.items():
         assert_close(TERMS[name].compute(found), value)
+
+
+def test_people_fold_nothing_the_wrong_way_and_mirror_images_do():
+    world = torch.from_numpy(action(60, seed=3))
+    world = world - world[:, HOME : HOME + 1]
+    pose = 80 * torch.einsum("vrc,tjc->vtjr", random_rotations(3, seed=1), world)[None]
+    confidence = torch.ones(pose.shape[:-1], dtype=torch.float64)
+    confidence[0, 1, 7:] = 0
+    pose[0, 1, 9] = 0.0  # of a frame that nobody saw there is nothing to say, and no slope
+    windows = Windows(pose[..., :2], confidence, torch.tensor([-1]))
+    assert sequence_losses.fold(windows, Motion(pose), H36M17) < 0.02
+    mirrored = (pose * torch.tensor([1.0, 1.0, -1.0])).requires_grad_()
+    wrong = sequence_losses.fold(windows, Motion(mirrored), H36M17)
+    assert wrong > 0.3
+    wrong.backward()
+    assert mirrored.grad.isfinite().all()
+    assert (mirrored.grad[0, 1, 7:] == 0).all()
+    assert sequence_losses.fold(windows, Motion(mirrored - 1e-2 * mirrored.grad), H36M17) < wrong
+    # Seen from behind, the same.
+    turned = pose * torch.tensor([-1.0, 1.0, -1.0])
+    assert sequence_losses.fold(windows, Motion(turned), H36M17) < 0.02
 
 
 def test_measures_by_hand():

@@ -238,6 +238,9 @@ def test_what_the_ablations_leave_out(tmp_path):
     expected = plain.schedule[1].weights | {"mended_image": image}
     assert fused.schedule[1].weights == {n: w for n, w in expected.items() if n != "image"}
     assert fused.schedule[0] == plain.schedule[0]
+    two = ptz.Job(ptz.SETTINGS["pair"], tmp_path, 5, 0.1, tmp_path)
+    start, views = ptz.config_of(ptz._over_time, two).schedule
+    assert start.weights == views.weights | {"fold": 0.1}
 
 
 def test_a_finished_run_is_found_again_and_another_seed_is_not(run, work):
