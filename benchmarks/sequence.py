@@ -229,7 +229,7 @@ STUDIES: Mapping[str, Study] = {
             )
         ),
         "steps_scale",
-        "length of training, of that of the other studies",
+        "length of training, relative to the other studies",
     ),
 }
 
