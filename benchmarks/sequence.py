@@ -23,7 +23,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from glob import escape
@@ -583,8 +583,8 @@ def draw(
 
 SIZES: Mapping[str, SequenceConfig] = {
     "temporal": SequenceConfig(length=243, depth=2, width=128),
-    "dstformer, paper": SequenceConfig("dstformer", 243, depth=5, heads=8, width=512),
     "dstformer, small": SequenceConfig("dstformer", 243, depth=2, heads=4, width=64),
+    "dstformer, paper": SequenceConfig("dstformer", 243, depth=5, heads=8, width=512),
 }
 
 
@@ -595,7 +595,11 @@ def speed(device: str, rounds: int, names: Sequence[str], batch: int) -> dict[st
         # The memory of a process never falls, so each size has one of its own.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             job = pool.submit(speed_of, SIZES[name], n_views, batch, device, rounds)
-            row = {"backbone": name, "views": n_views} | job.result()
+            row: dict[str, Any] = {"backbone": name, "views": n_views}
+            try:
+                row |= job.result()
+            except (BrokenExecutor, torch.OutOfMemoryError):
+                row |= {"failed": "out of memory"}
         print(json.dumps(row), flush=True)
         found["rows"].append(row)
     return found

@@ -57,7 +57,8 @@ def scale_free(windows: Windows, motion: Motion) -> Float[Tensor, ""]:
 def fold(windows: Windows, motion: Motion, joints: Sequence[str]) -> Float[Tensor, ""]:
     """How far knees and elbows fold the wrong way: 0 for people (see `anatomy.handedness`).
 
-    All other losses have the same value for a pose and its mirror image. One vote at the end of a
+    All other losses without 3D have the same value for a pose and its mirror image, and every
+    frame in which anything was seen counts alike here. One vote at the end of a
     phase turns all recordings round or none, which is too late where some windows began as
     people and others as mirror images: the network has learned to tell them apart. Not in the
     papers.

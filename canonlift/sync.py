@@ -7,8 +7,7 @@ of all views go together is one problem for all pairs; and to a fraction of a fr
 is where the detections of both views fit one 3D motion best.
 
 The loss that sequences are trained by, the consistency of lifted poses, could do the last step.
-It needs a network first, whose errors last for seconds and pass for an offset: it is three to six
-times less exact (`benchmarks/sync.py --run`).
+It needs a network first, and is no more exact than whole frames (`benchmarks/sync.py --run`).
 """
 
 from collections.abc import Iterator, Sequence

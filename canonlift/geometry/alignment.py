@@ -116,9 +116,9 @@ def _similarity(sets: _Sets, rotation: Float[Tensor, "*batch 3 3"]) -> Similarit
 def procrustes(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
     """The rotation with the greatest trace of its transpose times a matrix, never a mirror.
 
-    The gradient is exact: with M = R P and P symmetric, the differential of R divides by sums
-    of two eigenvalues of P, where that of U and V would divide by differences of singular values.
-    Where a sum is next to nothing a turn is open, and follows any noise; it gets no gradient.
+    The gradient is exact wherever no turn is open: with M = R P and P symmetric, the differential
+    of R divides by sums of two eigenvalues of P, where that of U and V would divide by differences
+    of singular values. A turn whose sum is next to nothing (`OPEN`) follows noise; it gets none.
     """
     return _Procrustes.apply(matrix)
 
