@@ -291,10 +291,8 @@ def _over_time_fused(demo: Config, setting: Setting) -> Config:
     """The same, held to its own image as the other views repair it."""
     config = replace(_over_time(demo, setting), variant="sequence+fusion")
     start, views = config.schedule
-    image = views.weights["image"]
-    weights = {term: weight for term, weight in views.weights.items() if term != "image"}
-    views = replace(views, weights=weights | {"mended_image": image})
-    return replace(config, schedule=[start, views])
+    weights = {**views.weights, "image": 0.0, "mended_image": views.weights["image"]}
+    return replace(config, schedule=[start, replace(views, weights=weights)])
 
 
 def _without(term: str) -> Recipe:

@@ -599,7 +599,7 @@ def speed(device: str, rounds: int, names: Sequence[str], batch: int) -> dict[st
             try:
                 row |= job.result()
             except (BrokenExecutor, torch.OutOfMemoryError):
-                row |= {"failed": "out of memory"}
+                row |= {"failed": "killed, or out of memory"}
         print(json.dumps(row), flush=True)
         found["rows"].append(row)
     return found

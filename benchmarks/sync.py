@@ -6,10 +6,10 @@ Examples:
     python benchmarks/sync.py --spreads 1 --run runs/sequence   # and by lifted poses
 
 Every clip of at least ten seconds is filmed by the cameras and detector of each setting of
-`ptz.py`, each camera starting at a random time, to a fraction of a frame. With --run, three ways
-are compared on the same films: `detections`, which is what `convert --sync auto` does; `poses`,
-the same of the poses that a run lifts from each view; and `consistency`, which goes on from the
-whole frames of the first to where the loss of that name is least.
+`ptz.py`, each camera starting at a random time, to a fraction of a frame. With --run, other ways
+are compared on the same films with `detections`, which is what `convert --sync auto` does: its
+`whole frames`; `consistency`, which goes on from these to where the loss of that name is least;
+and `poses`, which looks in the poses that a run lifts from each view.
 """
 
 import argparse
@@ -53,9 +53,15 @@ def by_poses(model: Model, recording: Recording) -> sync.Synchrony:
     return sync.estimate(recording, pose=predict(model, recording).pose)
 
 
+def by_whole_frames(recording: Recording) -> sync.Synchrony:
+    """Offsets to the nearest frame."""
+    found = sync.estimate(recording)
+    return replace(found, offset_s=np.rint(found.offset_s * recording.fps) / recording.fps)
+
+
 def by_consistency(model: Model, recording: Recording) -> sync.Synchrony:
     """Offsets at which the poses of all views, each pair moved onto another, agree best."""
-    found = sync.estimate(recording)
+    found = by_whole_frames(recording)
     pose = np.nan_to_num(predict(model, recording).pose)
     lifted = replace(recording, pose3d=pose, keypoints_true=None)
     length = round(SEGMENT_S * recording.fps)
@@ -71,7 +77,7 @@ def by_consistency(model: Model, recording: Recording) -> sync.Synchrony:
         aligned = consistency.align(Motion(poses * windows.unit), windows, 0)
         return float(consistency.consistency(aligned))
 
-    start = np.rint(found.offset_s * recording.fps) / recording.fps
+    start = found.offset_s
     best = minimize(
         lambda late: disagreement(start + np.append(0.0, late)),
         np.zeros(len(start) - 1),
@@ -145,7 +151,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             model = checkpoint.load_model(args.run, "cpu")
         except (FileNotFoundError, ValueError) as error:
             parser.error(str(error))
-        ways |= {"poses": partial(by_poses, model), "consistency": partial(by_consistency, model)}
+        ways |= {
+            "whole frames": by_whole_frames,
+            "consistency": partial(by_consistency, model),
+            "poses": partial(by_poses, model),
+        }
     print("| setting | views | starts | by | median ms | p90 ms | worst ms | refused % "
           "| wrong, used | wrong, refused |")  # fmt: skip
     print("| --- |" + " ---: |" * 2 + " --- |" + " ---: |" * 6)

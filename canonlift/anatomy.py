@@ -37,6 +37,7 @@ def handedness(
     before, hinge, after, right, left = (
         pose[..., [joints.index(row[part]) for row in _HINGES], :] for part in range(5)
     )
+    # Joints that coincide have no direction, and must not have a slope without end.
     upper, lower, axis = (
         torch.nn.functional.normalize(difference, dim=-1, eps=1e-6)
         for difference in (hinge - before, after - hinge, left - right)

@@ -187,9 +187,9 @@ class Config:
         """
         produces = STAGES[VARIANTS[self.variant]].produces
         try:
-            for name, weight in phase.weights.items():
-                over_time = name in TERMS and issubclass(TERMS[name].reads, MotionPass)
-                if weight and name in TERMS and over_time != self.is_sequence:
+            for name in TERMS.keys() & phase.weights.keys():
+                over_time = issubclass(TERMS[name].reads, MotionPass)
+                if phase.weights[name] and over_time != self.is_sequence:
                     kind = "windows" if over_time else "single frames"
                     raise ValueError(
                         f"term {name!r} is of {kind}, which variant {self.variant!r} does not "

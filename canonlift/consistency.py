@@ -166,7 +166,7 @@ def chained(
     reference = ((1 + say) * linked).argmax(-1, keepdim=True)[..., None]
     found = table.take_along_dim(reference[..., None, None], -3).squeeze(-3)
     reached = known.take_along_dim(reference, -1)
-    for _ in range(table.shape[-3] - 2):  # one view further along all chains; seven at most
+    for _ in range(table.shape[-3] - 2):  # one view further along all chains; six of 8 views
         further = torch.einsum("...uvrc,...vcd->...urd", table, found * reached[..., None])
         found = torch.where(reached[..., None], found, further)
         reached = reached | (known & reached.mT).any(-1, keepdim=True)

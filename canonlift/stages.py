@@ -52,7 +52,7 @@ class MotionPass(Pass):
 
     views: Windows
     motion: Motion
-    joints: tuple[str, ...] = field(default=(), kw_only=True)
+    joints: tuple[str, ...] = field(kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
