@@ -187,7 +187,7 @@ class Config:
         """
         produces = STAGES[VARIANTS[self.variant]].produces
         try:
-            for name in TERMS.keys() & phase.weights.keys():
+            for name in filter(TERMS.get, phase.weights):
                 over_time = issubclass(TERMS[name].reads, MotionPass)
                 if phase.weights[name] and over_time != self.is_sequence:
                     kind = "windows" if over_time else "single frames"
