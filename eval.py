@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from canonlift import checkpoint
-from canonlift.checkpoint import Model
-from canonlift.data.session import expand
-from canonlift.evaluation import evaluate, table
-from canonlift.export.options import add_export_arguments, parse_exporter
-from canonlift.export.writing import Exporter, describe
+from canonlift.data.samples import expand
+from canonlift.evaluation.evaluate import evaluate, table
+from canonlift.output.export.options import add_export_arguments, parse_exporter
+from canonlift.output.export.writing import Exporter, describe
+from canonlift.training import checkpoint
+from canonlift.training.checkpoint import Model
 
 
 def main() -> None:

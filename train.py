@@ -35,22 +35,24 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from canonlift import checkpoint, parallel, runs, targets
-from canonlift import config as configs
-from canonlift.checkpoint import Network
-from canonlift.data import session as sessions
+from canonlift import distributed
+from canonlift.data import samples as sessions
 from canonlift.data import shards, windows
 from canonlift.data.recording import Recording
-from canonlift.data.session import Samples
-from canonlift.data.simulate import write_session
+from canonlift.data.samples import Samples
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.geometry.scale import unit_scale
-from canonlift.log import MetricsLog
-from canonlift.mirror import vote
-from canonlift.objective import Objective
-from canonlift.runs import Run
-from canonlift.stages import Repair, least_stage
+from canonlift.methods.stages import Repair, least_stage
+from canonlift.methods.terms import Objective
+from canonlift.simulation.session import write_session
+from canonlift.solve import closed_form
+from canonlift.training import checkpoint, runs
+from canonlift.training import config as configs
+from canonlift.training.checkpoint import Network
+from canonlift.training.metrics_log import MetricsLog
+from canonlift.training.mirror import vote
+from canonlift.training.runs import Run
 from canonlift.types import Views
 from eval import report
 
@@ -86,9 +88,9 @@ def main() -> None:
     out = args.out or Path("runs") / args.config.stem
     try:
         config = configs.load(args.config, args.overrides)
-        with parallel.joined(checkpoint.pick_device(config.device)):
+        with distributed.joined(checkpoint.pick_device(config.device)):
             test_paths = train(config, out, args.resume)
-        if not parallel.is_first():
+        if not distributed.is_first():
             return
         if test_paths:
             report(checkpoint.load_model(out, config.device), test_paths, out, out)
@@ -100,18 +102,20 @@ def main() -> None:
         FileExistsError,
         FloatingPointError,
         Collapsed,
-        parallel.Lost,
+        distributed.Lost,
     ) as error:
-        parallel.let_first_speak()
+        distributed.let_first_speak()
         sys.exit(f"train.py: {error}")
     except (Interrupted, KeyboardInterrupt) as stop:
-        if not parallel.is_first():
+        if not distributed.is_first():
             return
         print(f"train.py: {str(stop) or 'interrupted; continue with --resume'}", file=sys.stderr)
         sys.exit(130)
     print("\nNext:")
     print(f"  python eval.py {out} --recordings YOUR.npz       # 3D from any recording")
-    print("  python -m canonlift.convert --help                # recordings from your detector")
+    print(
+        "  python -m canonlift.cli.convert --help                # recordings from your detector"
+    )
 
 
 def keep_memory() -> None:
@@ -141,7 +145,7 @@ def train(config: configs.Config, out: Path, resume: bool = False) -> list[Path]
     begun = (out / "config.yaml").exists()
     run = runs.start(config, out, resume)
     try:
-        train_paths, test_paths = parallel.from_first(lambda: find_recordings(config, out))
+        train_paths, test_paths = distributed.from_first(lambda: find_recordings(config, out))
         session = _read(config, train_paths)
     except Exception:
         if not begun:
@@ -162,7 +166,7 @@ def fit(run: Run, session: Samples) -> None:
         tqdm(
             total=n_steps,
             initial=run.progress.total_step,
-            disable=None if parallel.is_first() else True,  # None: unless it is a terminal
+            disable=None if distributed.is_first() else True,  # None: unless it is a terminal
         ) as bar,
     ):
         while not run.finished:
@@ -174,7 +178,7 @@ def fit(run: Run, session: Samples) -> None:
             run.next_phase()
             if not run.finished:
                 run.save()
-    if parallel.is_first():
+    if distributed.is_first():
         run.save(mean_pose=_mean_pose(run, session))
 
 
@@ -191,7 +195,7 @@ def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: lis
     Losses are read several steps at a time, so `run.progress` lags by the steps in `taken`.
     """
     config, phase, progress = run.config, run.phase, run.progress
-    compute = parallel.distribute(computation(config, phase, run.lifter))
+    compute = distributed.distribute(computation(config, phase, run.lifter))
     batches = sessions.stream(session, config.batch_size, config.seed, progress.total_step)
     bar.set_description(phase.name)
     saved, started = time.monotonic(), time.monotonic() - progress.seconds
@@ -208,7 +212,7 @@ def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: lis
         logs = (progress.total_step + len(taken)) % LOG_EVERY == 0
         # What one process wants all do, at the same step.
         due = time.monotonic() - saved > config.checkpoint_seconds
-        signalled, saves = parallel.highest(max(stop, default=0), int(bool(stop) or due))
+        signalled, saves = distributed.highest(max(stop, default=0), int(bool(stop) or due))
         if not (logs or saves or len(taken) >= progress.steps_to_window(phase)):
             continue
         value = _count(run, session, taken)
@@ -225,7 +229,7 @@ def _run_phase(run: Run, session: Samples, log: MetricsLog, bar: tqdm, stop: lis
             saved = time.monotonic()
         if signalled:
             name = signal.Signals(signalled).name
-            parallel.wait()  # torchrun ends all when one has ended, saved or not
+            distributed.wait()  # torchrun ends all when one has ended, saved or not
             raise Interrupted(
                 f"{name}: saved at step {progress.total_step}; continue with --resume"
             )
@@ -385,7 +389,7 @@ def _read(config: configs.Config, paths: list[Path]) -> Samples:
         if supervised:
             kind += f", pose3d of {', '.join(config.data.supervised)}"
         print(f"copying what is not there yet of {len(paths)} recordings into {folder}")
-        session = parallel.from_first(
+        session = distributed.from_first(
             lambda: shards.read(paths, config.joints, 2, complete, folder, kind)
         )
     print(f"training on {sessions.describe(session)}")
@@ -394,7 +398,7 @@ def _read(config: configs.Config, paths: list[Path]) -> Samples:
         sequence = config.sequence
         session = windows.cut(session, sequence.length, sequence.stride, sequence.gap)
         print(f"{len(session)} windows of {sequence.length} frames")
-    return session.to(parallel.own_device(checkpoint.pick_device(config.device)))
+    return session.to(distributed.own_device(checkpoint.pick_device(config.device)))
 
 
 def _tell(config: configs.Config, total: sessions.Summary, supervised: Sequence[Path]) -> None:
@@ -445,12 +449,12 @@ def _complete(
     kind = "pose3d" if path in supervised else config.data.target
     if kind == "closed_form":
         window = max(1, round(config.data.window_s * recording.fps))
-        views = replace(views, target=targets.closed_form(views, config.joints, window))
+        views = replace(views, target=closed_form.closed_form(views, config.joints, window))
     elif kind == "pose3d":
         n_views = views.keypoints.shape[1]
-        views = replace(views, target=targets.true(path, config.joints, n_views))
+        views = replace(views, target=closed_form.true(path, config.joints, n_views))
     elif supervised:  # all have to have one
-        views = replace(views, target=targets.none(views))
+        views = replace(views, target=closed_form.none(views))
     if config.is_sequence and config.sequence.fps is not None:
         return windows.resample(views, config.sequence.fps / recording.fps)
     return views
@@ -458,7 +462,7 @@ def _complete(
 
 def _turn_round(run: Run, session: Samples) -> dict[str, Any]:
     """Let the recordings vote on the mirrored world, and leave it if they say so."""
-    votes = parallel.from_first(lambda: vote(run.lifter, session, run.config.joints))
+    votes = distributed.from_first(lambda: vote(run.lifter, session, run.config.joints))
     if votes.turn_round:
         run.lifter.mirror()
     action = "turned round" if votes.turn_round else "kept"
@@ -497,7 +501,7 @@ def _mean_pose(run: Run, session: Samples, most: int = 20_000) -> Float[Tensor, 
 
 def _not_finite(run: Run, session: Samples, samples: Tensor, step: int) -> FloatingPointError:
     """Find out which term of which recordings is not finite, in each process for itself."""
-    parallel.leave()
+    distributed.leave()
     what = f"the loss is not finite at step {step}"
     if not run.lifter(session[samples]).in_camera.isfinite().all():
         return FloatingPointError(

@@ -43,9 +43,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need 
 
 import train
 from benchmarks import measure
-from canonlift import fusion
-from canonlift.data.motion import MOTIONS, perform, sample_person
-from canonlift.fusion import (
+from canonlift.body.skeleton import H36M17, ROOT
+from canonlift.geometry import ridges
+from canonlift.geometry.rotations import from_axis_angle, from_six
+from canonlift.geometry.scale import norm
+from canonlift.methods import fusion
+from canonlift.methods.fusion import (
     METHODS,
     FusionConfig,
     Maps,
@@ -55,10 +58,7 @@ from canonlift.fusion import (
     others,
     to_repair,
 )
-from canonlift.geometry import ridges
-from canonlift.geometry.rotations import from_axis_angle, from_six
-from canonlift.geometry.scale import norm
-from canonlift.skeleton import H36M17, ROOT
+from canonlift.simulation.athlete import MOTIONS, perform, sample_person
 from canonlift.types import Lifted, Views
 
 JOINTS = tuple(name for name in H36M17 if name != "spine")
@@ -118,7 +118,7 @@ def frames(n_frames: int, n_views: int, seed: int, *, around: bool = True) -> tu
     lifted = Lifted(pose + 0.06 * noise(*pose.shape), turned)
     keypoints = image + 0.03 * noise(*image.shape)
     uniform = torch.rand(image.shape[:-1], generator=torch_dice, dtype=world.dtype)
-    confidence = (1 - 0.9 * uniform**5).clamp(0.05, 1.0)  # as in data/simulate.py
+    confidence = (1 - 0.9 * uniform**5).clamp(0.05, 1.0)  # as in simulation/session.py
     lost = torch.rand(confidence.shape, generator=torch_dice) < 0.02
     lost[:, :, JOINTS.index(ROOT)] = False
     keypoints = torch.where(lost[..., None], 0.0, keypoints)

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from benchmarks import measure
-from canonlift.fusion import METHODS, FusionConfig
 from canonlift.geometry.rotations import from_axis_angle
-from canonlift.lifter import Lifter, LifterConfig
-from canonlift.objective import TERMS, Objective
-from canonlift.stages import LiftPass, ReliftPass, Repair, least_stage
+from canonlift.methods.fusion import METHODS, FusionConfig
+from canonlift.methods.stages import LiftPass, ReliftPass, Repair, least_stage
+from canonlift.methods.terms import TERMS, Objective
+from canonlift.models.mlp import Lifter, LifterConfig
 from canonlift.types import Target, Views
 
 SIZES: Mapping[str, tuple[int, ...]] = {

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from benchmarks import measure
 from benchmarks.training import film
-from canonlift.evaluation import BLOCK
+from canonlift.body.skeleton import H36M17, ROOT
+from canonlift.evaluation.evaluate import BLOCK
 from canonlift.geometry.scale import unit_scale
-from canonlift.lifter import Lifter, LifterConfig
-from canonlift.skeleton import H36M17, ROOT
+from canonlift.models.mlp import Lifter, LifterConfig
 from canonlift.types import Lifted, Views
 
 BATCHES = (1, 64, 8192)

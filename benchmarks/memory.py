@@ -25,13 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `train` is not i
 
 import train
 from benchmarks import measure
-from canonlift import config as configs
-from canonlift import runs, targets
-from canonlift.data import session as sessions
-from canonlift.data.motion import MOTIONS, perform, sample_person
+from canonlift.body.skeleton import H36M17
+from canonlift.data import samples as sessions
 from canonlift.data.shards import Shard, Stored, rows_of
-from canonlift.data.simulate import CameraConfig, DetectorConfig, film
-from canonlift.skeleton import H36M17
+from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.solve import closed_form
+from canonlift.training import config as configs
+from canonlift.training import runs
 
 ROOT = Path(__file__).resolve().parents[1]
 PER_SHARD = 1_000_000
@@ -107,7 +108,7 @@ def sparse_session(folder: Path, n_frames: int, n_views: int, filled: float) -> 
     pose = perform(sample_person(g), list(MOTIONS), ISLAND, 30.0, g)
     take = film(pose, H36M17, 30.0, CameraConfig(n_views=n_views), DetectorConfig(), g)
     views = sessions.to_views(take)
-    guess = targets.closed_form(views, H36M17)
+    guess = closed_form.closed_form(views, H36M17)
     island = rows_of(sessions.Views(views.keypoints, views.confidence, views.rig, guess))
     folder.mkdir(parents=True)
     shards = []

@@ -38,16 +38,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `train` is not installed
 
 import train
-from canonlift import checkpoint
-from canonlift import config as configs
-from canonlift.checkpoint import Model
-from canonlift.config import Config, ConvergenceConfig, DataConfig, PhaseConfig
+from canonlift.body.skeleton import H36M17
+from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording, save
-from canonlift.data.session import read_one
-from canonlift.data.simulate import CameraConfig, Cameras, DetectorConfig, film, place_cameras
-from canonlift.evaluation import Scores, predict
-from canonlift.prediction import Prediction
-from canonlift.skeleton import H36M17
+from canonlift.data.samples import read_one
+from canonlift.evaluation.evaluate import Scores, predict
+from canonlift.simulation.session import CameraConfig, Cameras, DetectorConfig, film, place_cameras
+from canonlift.training import checkpoint
+from canonlift.training import config as configs
+from canonlift.training.checkpoint import Model
+from canonlift.training.config import Config, ConvergenceConfig, DataConfig, PhaseConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 MOCAP = ROOT.parent / "shared" / "data" / "mocap" / "cmu_17j_30fps.npz"
@@ -126,7 +126,7 @@ def shoot(
     setting = settings[setting_name]
     if not mocap.is_file():
         raise FileNotFoundError(f"{mocap}: no motion capture; give --data, see shared/data")
-    sources = [ROOT / "canonlift" / "data" / name for name in ("simulate.py", "motion.py")]
+    sources = [ROOT / "canonlift" / "simulation" / name for name in ("session.py", "athlete.py")]
     made_of = _digest(setting, mocap.read_bytes(), Path(__file__), *sources)
     folder = work / "films" / f"{setting_name}-{made_of}"
     if folder.is_dir():

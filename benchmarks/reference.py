@@ -22,8 +22,8 @@ from jaxtyping import Float
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from canonlift.data.detectors.layouts import LIMBS12, canonical
 from canonlift.geometry.alignment import align_similarity
+from canonlift.readers.detectors.layouts import LIMBS12, canonical
 
 LEG, TALL_M = 0.491, 1.75  # share of thigh and shank in the height (Drillis and Contini 1966)
 DEFINED_OTHERWISE = {"head"}

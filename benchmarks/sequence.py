@@ -40,15 +40,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `train` is not i
 
 import train
 from benchmarks import measure, ptz
-from canonlift import checkpoint, log, skeleton
-from canonlift import config as configs
-from canonlift.backbones import SequenceConfig
-from canonlift.checkpoint import Model
-from canonlift.config import Config, DataConfig, PhaseConfig
+from canonlift.body import skeleton
+from canonlift.body.skeleton import H36M17
+from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording, load, save
-from canonlift.data.simulate import CameraConfig, DetectorConfig, film
-from canonlift.prediction import Prediction
-from canonlift.skeleton import H36M17
+from canonlift.models.temporal import SequenceConfig
+from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.training import checkpoint, metrics_log
+from canonlift.training import config as configs
+from canonlift.training.checkpoint import Model
+from canonlift.training.config import Config, DataConfig, PhaseConfig
 from canonlift.types import Windows
 
 PRETRAINED_ON = "asf/01_"
@@ -304,7 +305,9 @@ def delayed(take: Recording, seconds: float) -> Recording:
 
 
 def _sources(mocap: Path) -> str:
-    sources = [ptz.ROOT / "canonlift" / "data" / name for name in ("simulate.py", "motion.py")]
+    sources = [
+        ptz.ROOT / "canonlift" / "simulation" / name for name in ("session.py", "athlete.py")
+    ]
     return ptz._digest(mocap.read_bytes(), CREW, STRETCH, Path(__file__), *sources)
 
 
@@ -406,7 +409,7 @@ def run(experiment: Experiment, mocap: Path, work: Path, results: Path) -> dict[
         found |= _evaluated(model, experiment, filmed, mocap, work)
     except train.Collapsed as collapse:
         print(collapse)
-    last = log.read(out)[-1:]
+    last = metrics_log.read(out)[-1:]
     found |= {name: float(row[name]) for row in last for name in ("spread", "depth", "movement")}
     return _kept(experiment, found, commit, results)
 
@@ -552,7 +555,7 @@ def draw(
     study: Study, groups: Mapping[Experiment, Sequence[Mapping[str, Any]]], path: Path
 ) -> None:
     """Draw figures over what the study varies, one curve per setting and method."""
-    from canonlift import pictures
+    from canonlift.output.figures import pictures
 
     figure = pictures._figure((pictures.WIDTH, 3.4), study.heading.capitalize())
     panels = [pictures._plain(axes) for axes in figure.subplots(1, 2)]

@@ -29,14 +29,16 @@ from scipy.optimize import minimize
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import ptz
-from canonlift import checkpoint, consistency, sync
-from canonlift.checkpoint import Model
+from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import Recording
-from canonlift.data.session import Session, to_views
-from canonlift.data.simulate import film
+from canonlift.data.samples import Session, to_views
 from canonlift.data.windows import cut
-from canonlift.evaluation import predict
-from canonlift.skeleton import H36M17
+from canonlift.evaluation.evaluate import predict
+from canonlift.methods import consistency
+from canonlift.readers import synchronise
+from canonlift.simulation.session import film
+from canonlift.training import checkpoint
+from canonlift.training.checkpoint import Model
 from canonlift.types import Motion
 
 SHORTEST_S, LONGEST_S = 10.0, 20.0  # of a take, before its offsets
@@ -45,21 +47,21 @@ SPREADS_S = (0.1, 1.0, 4.0)  # cameras start up to so much before or after the f
 WRONG_MS = 100.0  # more than any rounding: a false peak
 SEGMENT_S, REACH_S = 2.7, 0.1  # consistency: of a window; from whole frames to the least loss
 
-Estimate = Callable[[Recording], sync.Synchrony]
+Estimate = Callable[[Recording], synchronise.Synchrony]
 
 
-def by_poses(model: Model, recording: Recording) -> sync.Synchrony:
+def by_poses(model: Model, recording: Recording) -> synchronise.Synchrony:
     """Offsets at which lifted poses, instead of detections, have most in common."""
-    return sync.estimate(recording, pose=predict(model, recording).pose)
+    return synchronise.estimate(recording, pose=predict(model, recording).pose)
 
 
-def by_whole_frames(recording: Recording) -> sync.Synchrony:
+def by_whole_frames(recording: Recording) -> synchronise.Synchrony:
     """Offsets to the nearest frame."""
-    found = sync.estimate(recording)
+    found = synchronise.estimate(recording)
     return replace(found, offset_s=np.rint(found.offset_s * recording.fps) / recording.fps)
 
 
-def by_consistency(model: Model, recording: Recording) -> sync.Synchrony:
+def by_consistency(model: Model, recording: Recording) -> synchronise.Synchrony:
     """Offsets at which the poses of all views, each pair moved onto another, agree best."""
     found = by_whole_frames(recording)
     pose = np.nan_to_num(predict(model, recording).pose)
@@ -67,7 +69,7 @@ def by_consistency(model: Model, recording: Recording) -> sync.Synchrony:
     length = round(SEGMENT_S * recording.fps)
 
     def disagreement(offset: Float[np.ndarray, " V"]) -> float:
-        moved = sync.apply(lifted, offset)
+        moved = synchronise.apply(lifted, offset)
         session = Session(to_views(moved), torch.zeros(moved.n_frames, dtype=torch.long), ("",))
         some = cut(session, length, length, length)
         windows = some[torch.arange(len(some))]
@@ -145,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     clips = dict(list(clips.items())[: args.clips])
     print(f"{len(clips)} takes of {SHORTEST_S:g} to {LONGEST_S:g} s per row, {ptz.FPS:g} fps\n")
-    ways: dict[str, Estimate] = {"detections": sync.estimate}
+    ways: dict[str, Estimate] = {"detections": synchronise.estimate}
     if args.run:
         try:
             model = checkpoint.load_model(args.run, "cpu")

@@ -42,14 +42,16 @@ from torch import Tensor, nn
 
 import train
 from benchmarks import measure
-from canonlift import config as configs
-from canonlift import lifter, runs, targets
-from canonlift.config import Config
-from canonlift.data import session as sessions
-from canonlift.data.session import Session
-from canonlift.data.simulate import CameraConfig, SimulateConfig, session
-from canonlift.lifter import PRECISIONS, Lifter
-from canonlift.stages import ReliftPass
+from canonlift.data import samples as sessions
+from canonlift.data.samples import Session
+from canonlift.methods.stages import ReliftPass
+from canonlift.models import mlp
+from canonlift.models.mlp import PRECISIONS, Lifter
+from canonlift.simulation.session import CameraConfig, SimulateConfig, session
+from canonlift.solve import closed_form
+from canonlift.training import config as configs
+from canonlift.training import runs
+from canonlift.training.config import Config
 from canonlift.types import Views
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -216,7 +218,7 @@ def matrix_rate(device: str, side: int | None = None, cpu_time: bool = False) ->
     side = side or LARGE[kind]
     dtype = torch.float32 if kind == "cpu" else torch.bfloat16
     a, b = torch.randn(2, side, side, device=device).to(dtype)
-    product = lifter.multiply if lifter.by_onednn(a, b) else torch.mm
+    product = mlp.multiply if mlp.by_onednn(a, b) else torch.mm
     taken = measure.in_turns({"product": lambda: product(a, b)}, 5, device, cpu_time)
     return 2 * side**3 / taken["product"]
 
@@ -260,7 +262,7 @@ def film(n_frames: int, n_views: int = N_VIEWS) -> Views:
     takes = [sessions.to_views(recording) for _, recording in session(config)]
     views = Views(*(torch.cat([getattr(t, key) for t in takes]) for key in _TABLE))
     joints = configs.load(CONFIGS / "demo.yaml").joints
-    views = replace(views, target=targets.closed_form(views, joints))
+    views = replace(views, target=closed_form.closed_form(views, joints))
     return views[torch.arange(n_frames) % len(views)]
 
 
@@ -342,7 +344,7 @@ class Products:
             lifts.append(linear_layers(network.encode, network.pose))
         n_rows = setting.batch_size * N_VIEWS
         options = {"dtype": PRECISIONS[setting.precision], "device": setting.device}
-        self.onednn = lifter.by_onednn(torch.empty(1, 1, **options), torch.empty(1, 1, **options))
+        self.onednn = mlp.by_onednn(torch.empty(1, 1, **options), torch.empty(1, 1, **options))
         self.operations = 0
         self.forward: list[tuple[Tensor, Tensor, Tensor]] = []
         self.backward: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -367,7 +369,7 @@ class Products:
             self.by_torch()
             return
         for a, b, _ in itertools.chain(self.forward, self.backward):
-            lifter.multiply(a, b.mT)
+            mlp.multiply(a, b.mT)
 
     def by_torch(self) -> None:
         """Compute all of them, once, by PyTorch's own choice."""

@@ -23,8 +23,9 @@ from typing import Any
 import torch
 
 import train
-from canonlift import checkpoint, files
-from canonlift import config as configs
+from canonlift import files
+from canonlift.training import checkpoint
+from canonlift.training import config as configs
 from eval import report
 
 COLUMNS = {

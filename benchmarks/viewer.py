@@ -23,11 +23,11 @@ from scipy.ndimage import gaussian_filter1d
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from canonlift import viewer
-from canonlift.data.motion import MOTIONS, perform, sample_person
-from canonlift.data.simulate import CameraConfig, DetectorConfig, film
-from canonlift.prediction import Prediction
-from canonlift.skeleton import H36M17
+from canonlift.body.skeleton import H36M17
+from canonlift.data.prediction import Prediction
+from canonlift.output import viewer
+from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.session import CameraConfig, DetectorConfig, film
 
 FPS, SECONDS, VIEWS = 60.0, 60, 6
 PLAYED_S = 5.0

@@ -11,13 +11,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from canonlift import checkpoint, pictures, viewer
-from canonlift.checkpoint import Model
-from canonlift.data.health import examine
 from canonlift.data.recording import Recording, load
-from canonlift.data.session import read_one
-from canonlift.evaluation import predict
-from canonlift.reconstruction import reconstruct
+from canonlift.data.samples import read_one
+from canonlift.evaluation.evaluate import predict
+from canonlift.inference.reconstruction import reconstruct
+from canonlift.output import viewer
+from canonlift.output.figures import pictures
+from canonlift.readers.health import examine
+from canonlift.training import checkpoint
+from canonlift.training.checkpoint import Model
 
 HERE = Path(__file__).parent
 

@@ -12,9 +12,10 @@ frames says.
 import sys
 from pathlib import Path
 
-from canonlift import checkpoint, pictures
-from canonlift.data.session import read_one
-from canonlift.evaluation import evaluate, predict
+from canonlift.data.samples import read_one
+from canonlift.evaluation.evaluate import evaluate, predict
+from canonlift.output.figures import pictures
+from canonlift.training import checkpoint
 from eval import test_recordings
 
 HERE = Path(__file__).parent

@@ -9,8 +9,10 @@ of both, into figures/.
 import sys
 from pathlib import Path
 
-from canonlift import checkpoint, pictures, sync
-from canonlift.data.detectors.take import Options, read
+from canonlift.output.figures import pictures
+from canonlift.readers import synchronise
+from canonlift.readers.detectors.assemble import Options, read
+from canonlift.training import checkpoint
 from figures.balancing import page_of
 
 HERE = Path(__file__).parent
@@ -20,10 +22,10 @@ FPS = 30.0
 def main(run: Path, phones: list[Path]) -> None:
     """Read, synchronise, predict and draw."""
     recording, _ = read(phones, options=Options(fps=(FPS,), rig="desk"))
-    synchrony = sync.estimate(recording)
+    synchrony = synchronise.estimate(recording)
     pictures.synchronisation(synchrony, HERE / "phones_sync.png")
     model = checkpoint.load_model(run)
-    together = sync.apply(recording, synchrony.offset_s).on_skeleton(model.joints)
+    together = synchronise.apply(recording, synchrony.offset_s).on_skeleton(model.joints)
     page_of(model, together, "phones", 300, HERE / "phones_page.png")
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from canonlift.body.skeleton import H36M17, ROOT
 from canonlift.geometry.rotations import from_axis_angle
 from canonlift.geometry.scale import norm, unit_scale
-from canonlift.skeleton import H36M17, ROOT
 from canonlift.types import Lifted, Views
 
 SUITE = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}

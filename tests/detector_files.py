@@ -10,9 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from canonlift import skeleton
-from canonlift.data.detectors.layouts import BLAZEPOSE33, LAYOUTS, LIMBS12
-from canonlift.data.detectors.take import Options
+from canonlift.body import skeleton
+from canonlift.readers.detectors.assemble import Options
+from canonlift.readers.detectors.layouts import BLAZEPOSE33, LAYOUTS, LIMBS12
 
 # A standing person, x right, y down, as tall as 1.
 PLACE = {

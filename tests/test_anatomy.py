@@ -10,16 +10,16 @@ from conftest import random, random_rotations, uniform
 from torch import nn
 from torch.testing import assert_close
 
-from canonlift import targets
-from canonlift.anatomy import asymmetry, handedness
-from canonlift.data.motion import MOTIONS, perform, sample_person
+from canonlift.body.anatomy import asymmetry, handedness
+from canonlift.body.skeleton import COCO17, H36M17, ROOT, SKELETONS, mirrored
 from canonlift.data.recording import save
-from canonlift.data.session import Session, to_views
-from canonlift.data.simulate import CameraConfig, DetectorConfig, SimulateConfig, session
+from canonlift.data.samples import Session, to_views
 from canonlift.geometry.alignment import align_similarity
-from canonlift.lifter import Lifter, LifterConfig
-from canonlift.mirror import Vote, vote
-from canonlift.skeleton import COCO17, H36M17, ROOT, SKELETONS, mirrored
+from canonlift.models.mlp import Lifter, LifterConfig
+from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.session import CameraConfig, DetectorConfig, SimulateConfig, session
+from canonlift.solve import closed_form
+from canonlift.training.mirror import Vote, vote
 from canonlift.types import Lifted, Views
 
 DEPTH = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
@@ -226,7 +226,7 @@ def pa_errors_mm(pose, recording):
 @pytest.mark.parametrize("n_views", [4, 6])
 def test_closed_form_is_right_where_it_is_trusted_and_never_mirrored(n_views):
     recording = filmed(n_views=n_views, n_frames=120)
-    target = targets.closed_form(to_views(recording), H36M17)
+    target = closed_form.closed_form(to_views(recording), H36M17)
     error = pa_errors_mm(target.pose, recording)
     assert ((target.trust >= 0) & (target.trust <= 1)).all()
     seen = to_views(recording).observed.any(-1)
@@ -245,20 +245,20 @@ def test_closed_form_is_exact_without_detector_errors_from_far_away():
     # Without swapped and missed joints, which stay even in a detector without other errors.
     exact = torch.from_numpy(recording.keypoints_true - recording.keypoints_true[:, :, :1])
     views = replace(views, keypoints=exact, confidence=torch.ones_like(views.confidence))
-    target = targets.closed_form(views, H36M17)
+    target = closed_form.closed_form(views, H36M17)
     assert pa_errors_mm(target.pose, recording).max() < 10
     assert (target.trust > 0.2).double().mean() > 0.9
 
 
 def test_closed_form_takes_each_sample_by_itself_and_in_blocks():
     views = to_views(filmed())[:20]
-    together = targets.closed_form(views, H36M17)
-    blocks = targets.closed_form(views, H36M17, block=7)
+    together = closed_form.closed_form(views, H36M17)
+    blocks = closed_form.closed_form(views, H36M17, block=7)
     assert torch.equal(together.pose.isfinite(), torch.ones_like(together.pose) > 0)
     assert_close(blocks.trust, together.trust)
     sure = together.trust > 0.1  # elsewhere the cameras may be degenerate
     assert_close(blocks.pose[sure], together.pose[sure])
-    assert_close(targets.closed_form(views[3:4], H36M17).trust, together.trust[3:4])
+    assert_close(closed_form.closed_form(views[3:4], H36M17).trust, together.trust[3:4])
 
 
 def test_a_window_knows_better_than_an_instant():
@@ -274,7 +274,7 @@ def test_a_window_knows_better_than_an_instant():
         scale = (pose * truth).sum((1, 2)) / pose.square().sum((1, 2))
         return (scale[:, None, None] * pose - truth).norm(dim=-1).mean()
 
-    instants, windows = (targets.closed_form(views, H36M17, window) for window in (1, 40))
+    instants, windows = (closed_form.closed_form(views, H36M17, window) for window in (1, 40))
     assert error(windows) < 0.75 * error(instants)
     assert windows.trust.mean() > instants.trust.mean()
 
@@ -282,13 +282,13 @@ def test_a_window_knows_better_than_an_instant():
 @pytest.mark.parametrize("window", [2, 7, 20, 50])
 def test_a_window_is_worked_on_alike_in_blocks_and_cannot_be_longer_than_the_take(window):
     views = to_views(filmed())[:23]
-    together = targets.closed_form(views, H36M17, window)
+    together = closed_form.closed_form(views, H36M17, window)
     assert together.pose.shape == (*views.confidence.shape, 3)
-    blocks = targets.closed_form(views, H36M17, window, block=11)
+    blocks = closed_form.closed_form(views, H36M17, window, block=11)
     assert_close(blocks.trust, together.trust)
     assert_close(blocks.pose, together.pose, atol=1e-3, rtol=1e-3)
     if window >= len(views):
-        assert_close(targets.closed_form(views, H36M17, len(views)).pose, together.pose)
+        assert_close(closed_form.closed_form(views, H36M17, len(views)).pose, together.pose)
 
 
 def test_the_windows_of_a_scene_without_errors_are_exact():
@@ -296,7 +296,7 @@ def test_the_windows_of_a_scene_without_errors_are_exact():
     views = to_views(recording)
     exact = torch.from_numpy(recording.keypoints_true - recording.keypoints_true[:, :, :1])
     views = replace(views, keypoints=exact, confidence=torch.ones_like(views.confidence))
-    target = targets.closed_form(views, H36M17, window=8)
+    target = closed_form.closed_form(views, H36M17, window=8)
     # The cameras follow, so they turn a little within a window.
     assert pa_errors_mm(target.pose, recording).max() < 20
 
@@ -308,13 +308,13 @@ def test_there_is_no_trust_with_fewer_than_three_views_nor_in_empty_ones():
     confidence[20:40, 3:] = 0.0
     confidence[40:50] = 0.0
     partial = replace(views, confidence=confidence)
-    target = targets.closed_form(partial, H36M17)
+    target = closed_form.closed_form(partial, H36M17)
     assert (target.trust[:20] == 0).all()
     assert (target.trust[20:40, :3].amax((1, 2)) > 0).any()
     assert (target.trust[~partial.observed.any(-1)] == 0).all()
     assert target.pose.isfinite().all()
     two = Views(confidence[:, :2, :, None] * views.keypoints[:, :2], confidence[:, :2], views.rig)
-    assert (targets.closed_form(two, H36M17).trust == 0).all()
+    assert (closed_form.closed_form(two, H36M17).trust == 0).all()
 
 
 @pytest.mark.parametrize("window", [1, 20])
@@ -323,7 +323,7 @@ def test_no_trust_in_a_frame_of_two_views_nor_in_a_joint_of_one(window):
     confidence = views.confidence.clone()
     confidence[5, 2:] = 0.0
     confidence[7, 1:, 6] = 0.0
-    trust = targets.closed_form(replace(views, confidence=confidence), H36M17, window).trust
+    trust = closed_form.closed_form(replace(views, confidence=confidence), H36M17, window).trust
     assert (trust[5] == 0).all()
     assert (trust[7, :, 6] == 0).all()
     assert (trust[7, :, 7] > 0).any()
@@ -334,10 +334,10 @@ def test_unobserved_detections_do_not_reach_the_target():
     views = to_views(filmed())[:10]
     confidence = views.confidence.clone()
     confidence[:, 1, 4:8] = 0.0
-    expected = targets.closed_form(replace(views, confidence=confidence), H36M17)
+    expected = closed_form.closed_form(replace(views, confidence=confidence), H36M17)
     for poison in (1e6, torch.nan):
         keypoints = views.keypoints.masked_fill((confidence == 0)[..., None], poison)
-        found = targets.closed_form(Views(keypoints, confidence, views.rig), H36M17)
+        found = closed_form.closed_form(Views(keypoints, confidence, views.rig), H36M17)
         assert torch.equal(found.pose, expected.pose)
         assert torch.equal(found.trust, expected.trust)
 
@@ -347,7 +347,7 @@ def test_the_true_target_is_the_recorded_pose_about_its_root(tmp_path):
     pose3d = recording.pose3d.copy()
     pose3d[0, 1, 4] = np.nan
     save(replace(recording, pose3d=pose3d), tmp_path / "take.npz")
-    target = targets.true(tmp_path / "take.npz", H36M17, n_views=5)
+    target = closed_form.true(tmp_path / "take.npz", H36M17, n_views=5)
     root = pose3d[:, :, [H36M17.index(ROOT)]]
     expected = torch.from_numpy(np.nan_to_num(pose3d - root))
     assert_close(target.pose[:, :3], expected)
@@ -359,4 +359,4 @@ def test_the_true_target_is_the_recorded_pose_about_its_root(tmp_path):
 def test_without_truth_there_is_no_true_target(tmp_path):
     save(replace(filmed(n_views=3), pose3d=None), tmp_path / "take.npz")
     with pytest.raises(ValueError, match="closed_form"):
-        targets.true(tmp_path / "take.npz", H36M17, n_views=3)
+        closed_form.true(tmp_path / "take.npz", H36M17, n_views=3)

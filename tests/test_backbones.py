@@ -9,10 +9,11 @@ import torch
 from conftest import HOME, random, uniform
 from torch.testing import assert_close
 
-from canonlift import config as configs
-from canonlift import motionbert, runs
-from canonlift.backbones import BACKBONES, SequenceConfig, SequenceLifter
-from canonlift.skeleton import H36M17
+from canonlift.body.skeleton import H36M17
+from canonlift.models import motionbert
+from canonlift.models.temporal import BACKBONES, SequenceConfig, SequenceLifter
+from canonlift.training import config as configs
+from canonlift.training import runs
 from canonlift.types import Windows
 
 SMALL = SequenceConfig(length=9, depth=2, heads=2, width=8, head_width=6)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from canonlift.fusion import METHODS, FusionConfig, Maps, exact_peaks, to_repair
 from canonlift.geometry import ridges
+from canonlift.methods.fusion import METHODS, FusionConfig, Maps, exact_peaks, to_repair
 
 
 @pytest.fixture(scope="module")

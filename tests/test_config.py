@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from canonlift import config as configs
-from canonlift.config import Config, DataConfig, PhaseConfig
-from canonlift.data.simulate import CameraConfig, SimulateConfig
-from canonlift.fusion import FusionConfig
-from canonlift.lifter import LifterConfig
-from canonlift.stages import STAGES
+from canonlift.methods.fusion import FusionConfig
+from canonlift.methods.stages import STAGES
+from canonlift.models.mlp import LifterConfig
+from canonlift.simulation.session import CameraConfig, SimulateConfig
+from canonlift.training import config as configs
+from canonlift.training.config import Config, DataConfig, PhaseConfig
 
-SHIPPED = sorted((Path(configs.__file__).parents[1] / "configs").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 LEAST = """
 data: {train: ["takes/*.npz"]}

@@ -9,16 +9,16 @@ from conftest import HOME, random, random_rotations, uniform
 from test_simulate import action
 from torch.testing import assert_close
 
-from canonlift import consistency, sequence_losses
-from canonlift.backbones import SequenceConfig, SequenceLifter
-from canonlift.consistency import align, rotations, segments
-from canonlift.fusion import FusionConfig, fuse
+from canonlift.body.skeleton import H36M17
 from canonlift.geometry.alignment import align_both_ways, align_similarity, procrustes
 from canonlift.geometry.rotations import nearest_rotation
-from canonlift.objective import MEASURES, TERMS, Objective
-from canonlift.sequences import lift_recording, mend
-from canonlift.skeleton import H36M17
-from canonlift.stages import STAGES, MotionPass, RemendPass, Repair, least_stage
+from canonlift.methods import consistency, sequence_losses
+from canonlift.methods.consistency import align, rotations, segments
+from canonlift.methods.fusion import FusionConfig, fuse
+from canonlift.methods.sequences import lift_recording, mend
+from canonlift.methods.stages import STAGES, MotionPass, RemendPass, Repair, least_stage
+from canonlift.methods.terms import MEASURES, TERMS, Objective
+from canonlift.models.temporal import SequenceConfig, SequenceLifter
 from canonlift.types import Lifted, Motion, Target, Views, Windows
 
 LOSSES = {"relative": consistency.consistency, "printed": consistency.consistency_as_printed}

@@ -1,4 +1,4 @@
-"""The command line of `python -m canonlift.convert`."""
+"""The command line of `python -m canonlift.cli.convert`."""
 
 import argparse
 import json
@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from canonlift import convert, skeleton
-from canonlift.data import morphing
-from canonlift.data.detectors.take import Options, read
+from canonlift.body import skeleton
+from canonlift.cli import convert
 from canonlift.data.recording import load, save
-from canonlift.data.simulate import DetectorConfig, SimulateConfig, session
+from canonlift.readers import morphing
+from canonlift.readers.detectors.assemble import Options, read
+from canonlift.simulation.session import DetectorConfig, SimulateConfig, session
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_morphing_learns_from_pairs_and_says_so_in_what_it_writes(tmp_path, caps
 
 
 def test_shows_no_traceback(tmp_path, monkeypatch, capsys):
-    """As `python -m canonlift.convert`, but for the seconds that a new process takes to start."""
+    """As in a shell, but for the seconds that a new process takes to start."""
     (tmp_path / "camera").mkdir()
     (tmp_path / "camera" / "0.json").write_text('{"people":\n[\n')
     argv = ["convert", "openpose", str(tmp_path / "camera"), "--fps", "30", "--out"]
@@ -148,7 +149,7 @@ def test_a_wrong_command_line_ends_with_status_2(argv, capsys):
     with pytest.raises(SystemExit) as stop:
         convert.main(argv)
     assert stop.value.code == 2
-    assert "usage: python -m canonlift.convert" in capsys.readouterr().err
+    assert "usage: python -m canonlift.cli.convert" in capsys.readouterr().err
 
 
 def test_help_lists_every_format_and_shows_commands_that_parse(capsys):

@@ -33,10 +33,10 @@ from detector_files import (
     yolo_text,
 )
 
-from canonlift import skeleton
-from canonlift.data.detectors import layouts, scores, who
-from canonlift.data.detectors.footage import InputError
-from canonlift.data.detectors.take import Options, read
+from canonlift.body import skeleton
+from canonlift.readers.detectors import layouts, person_choice, scores
+from canonlift.readers.detectors.assemble import Options, read
+from canonlift.readers.detectors.parsing import InputError
 
 each_layout = pytest.mark.parametrize("name", LAYOUT_FILES)
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "recordings"
@@ -535,7 +535,7 @@ def test_somebody_who_comes_back_after_a_second_is_the_same(tmp_path):
 @pytest.mark.parametrize(("gap", "tracks"), [(50, 1), (51, 2), (5000, 2)])
 def test_frames_that_are_not_there_count_as_empty_ones(gap, tracks):
     people = [person(COCO17)[None]] * 4
-    assert len(who._tracks(people, [0, 1, 1 + gap, 2 + gap], fps=25.0)) == tracks
+    assert len(person_choice._tracks(people, [0, 1, 1 + gap, 2 + gap], fps=25.0)) == tracks
 
 
 def test_frames_that_only_have_times_are_matched_by_them(tmp_path):

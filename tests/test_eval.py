@@ -13,16 +13,18 @@ from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
 import eval as program
-from canonlift import checkpoint, evaluation, log, runs, skeleton
-from canonlift import config as configs
+from canonlift.body import skeleton
+from canonlift.body.skeleton import COCO17, H36M17
 from canonlift.data import recording as recordings
-from canonlift.data.motion import MOTIONS, perform, sample_person
+from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
-from canonlift.data.session import centre, to_views
-from canonlift.data.simulate import CameraConfig, DetectorConfig, film
-from canonlift.prediction import Fused, Prediction
-from canonlift.reconstruction import reconstruct
-from canonlift.skeleton import COCO17, H36M17
+from canonlift.data.samples import centre, to_views
+from canonlift.evaluation import evaluate as scoring
+from canonlift.inference.reconstruction import reconstruct
+from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.training import checkpoint, metrics_log, runs
+from canonlift.training import config as configs
 
 CONFIG = """
 device: cpu
@@ -84,9 +86,9 @@ def evaluate(model, run, tmp_path, monkeypatch):
         for name, recording in takes.items():
             recordings.save(recording, tmp_path / f"{name}.npz")
         if not n_drawn:
-            monkeypatch.setattr(evaluation, "draw_run", lambda *_: [])
+            monkeypatch.setattr(scoring, "draw_run", lambda *_: [])
         paths = [tmp_path / f"{name}.npz" for name in takes]
-        return evaluation.evaluate(model, paths, tmp_path / "out", run, n_drawn)
+        return scoring.evaluate(model, paths, tmp_path / "out", run, n_drawn)
 
     write_and_evaluate.out = tmp_path / "out"
     return write_and_evaluate
@@ -106,7 +108,7 @@ def test_predictions_have_the_promised_shapes_and_units(model):
     recording = take()
     seen = to_views(recording).observed.any(-1).numpy()
     assert not seen.all()
-    found = evaluation.predict(model, recording)
+    found = scoring.predict(model, recording)
     assert found.pose.shape == (10, 3, 17, 3)
     assert found.rotation.shape == (10, 3, 3, 3)
     assert found.keypoints_refined.shape == (10, 3, 17, 2)
@@ -127,7 +129,7 @@ def test_views_in_which_nobody_was_seen_hold_nan_and_nothing_else_does(model):
     confidence[2], confidence[5, 1] = 0, 0
     keypoints[confidence == 0] = np.nan
     recording = replace(recording, keypoints=keypoints, confidence=confidence)
-    found = evaluation.predict(model, recording)
+    found = scoring.predict(model, recording)
     blank = ~to_views(recording).observed.any(-1).numpy()
     assert blank[2].all()
     assert blank[5, 1]
@@ -140,9 +142,9 @@ def test_views_in_which_nobody_was_seen_hold_nan_and_nothing_else_does(model):
 
 def test_lifts_one_view_alone_as_it_does_among_others(model):
     recording = take()
-    among = evaluation.predict(model, recording)
+    among = scoring.predict(model, recording)
     for view in range(3):
-        alone = evaluation.predict(model, one_view(recording, view))
+        alone = scoring.predict(model, one_view(recording, view))
         for name in ("pose", "rotation"):
             np.testing.assert_allclose(
                 getattr(alone, name)[:, 0], getattr(among, name)[:, view], rtol=0, atol=2e-6
@@ -150,14 +152,14 @@ def test_lifts_one_view_alone_as_it_does_among_others(model):
     nonsense = recording.keypoints.copy()
     nonsense[:, 1:] = nonsense[::-1, 1:]
     nonsense[recording.confidence == 0], nonsense[np.isnan(nonsense)] = np.nan, 0
-    other = evaluation.predict(model, replace(recording, keypoints=nonsense))
+    other = scoring.predict(model, replace(recording, keypoints=nonsense))
     np.testing.assert_allclose(other.pose[:, 0], among.pose[:, 0], rtol=0, atol=2e-6)
     assert np.nanmax(np.abs(other.pose[:, 1:] - among.pose[:, 1:])) > 1e-3
 
 
 def test_a_camera_alone_repairs_nothing(model):
     recording = one_view(take())
-    found = evaluation.predict(model, recording).keypoints_refined
+    found = scoring.predict(model, recording).keypoints_refined
     detected, *_ = centre(recording)
     unseen = ~to_views(recording).observed.numpy()
     expected = np.where(unseen[..., None], np.nan, detected)
@@ -166,7 +168,7 @@ def test_a_camera_alone_repairs_nothing(model):
 
 def test_repair_moves_unsure_joints_only_and_keeps_the_place_in_the_image(model):
     recording = take(n_frames=40)
-    found = evaluation.predict(model, recording).keypoints_refined
+    found = scoring.predict(model, recording).keypoints_refined
     detected, confidence, _, rooted = centre(recording)
     never = np.isin(H36M17, model.config.fusion.never)
     seen = (confidence > 0) & rooted[..., None]
@@ -181,12 +183,12 @@ def test_repair_moves_unsure_joints_only_and_keeps_the_place_in_the_image(model)
 
 @pytest.mark.parametrize("block", [1, 3, 10])
 def test_predictions_do_not_depend_on_the_block_size(model, block):
-    same(evaluation.predict(model, take(), block), evaluation.predict(model, take()))
+    same(scoring.predict(model, take(), block), scoring.predict(model, take()))
 
 
 @pytest.mark.parametrize("n_views", [2, 5])
 def test_any_number_of_views(model, n_views):
-    assert evaluation.predict(model, take(4, n_views)).pose.shape == (4, n_views, 17, 3)
+    assert scoring.predict(model, take(4, n_views)).pose.shape == (4, n_views, 17, 3)
 
 
 # --- files
@@ -236,11 +238,11 @@ def test_predictions_are_read_back_without_pickles(evaluate, model):
         }
         np.testing.assert_array_equal(
             file["one/fused_pose"],
-            reconstruct(takes["one"], evaluation.predict(model, takes["one"])).pose,
+            reconstruct(takes["one"], scoring.predict(model, takes["one"])).pose,
         )
         for name, recording in takes.items():
             read = Prediction(*(file[f"{name}/{key}"] for key in Prediction.__annotations__))
-            same(read, evaluation.predict(model, recording))
+            same(read, scoring.predict(model, recording))
     names = [path.name for path in evaluate.out.iterdir()]
     assert sorted(names) == ["predictions.npz", "results.json"]
 
@@ -255,7 +257,7 @@ def test_a_recording_that_fails_leaves_no_half_written_predictions(evaluate):
 
 def test_recordings_of_one_name_are_told_apart():
     def names(*paths):
-        return evaluation.unique_names([Path(path) for path in paths])
+        return scoring.unique_names([Path(path) for path in paths])
 
     assert names("a/take.npz") == ["take"]
     assert names("a/one.npz", "b/two.v2.npz") == ["one", "two.v2"]
@@ -274,7 +276,7 @@ def test_figures_and_predictions_but_no_table_without_ground_truth(evaluate):
     drawn = {path.name for path in (evaluate.out / "figures").iterdir()}
     assert drawn
     assert all(name.startswith("blind-") for name in drawn)
-    assert "MPJPE" not in evaluation.table(results)
+    assert "MPJPE" not in scoring.table(results)
 
 
 def test_all_views_together_have_a_block_of_their_own(evaluate, model):
@@ -286,7 +288,7 @@ def test_all_views_together_have_a_block_of_their_own(evaluate, model):
     assert (protocol["fewest_views"], protocol["most_views"]) == (2, 3)
     assert (protocol["recordings"], protocol["frames"]) == (2, 17)
     sequences = {
-        name: reconstruct(takes[name], evaluation.predict(model, takes[name]))
+        name: reconstruct(takes[name], scoring.predict(model, takes[name]))
         for name in ("three", "two")
     }
     errors = []
@@ -298,7 +300,7 @@ def test_all_views_together_have_a_block_of_their_own(evaluate, model):
         errors.append(np.linalg.norm(fit.clip(0)[:, None, None] * pose - truth, axis=-1))
     assert fused["metrics"]["n_mpjpe_mm"] == pytest.approx(np.concatenate(errors).mean(), rel=1e-3)
     assert fused["reprojection_pct"] > 0
-    assert "2 to 3 views" in evaluation.table(results)
+    assert "2 to 3 views" in scoring.table(results)
 
 
 def test_bones_that_keep_their_length_have_no_spread():
@@ -306,8 +308,8 @@ def test_bones_that_keep_their_length_have_no_spread():
     pose = np.repeat(g.standard_normal((1, 17, 3)), 20, axis=0)
     turned = pose @ Rotation.random(20, rng=g).as_matrix()
     turned[3] = np.nan
-    assert evaluation.bone_spread(turned, H36M17) < 1e-12
-    assert evaluation.bone_spread(turned * (1 + 0.1 * (-1) ** np.arange(20))[:, None, None],
+    assert scoring.bone_spread(turned, H36M17) < 1e-12
+    assert scoring.bone_spread(turned * (1 + 0.1 * (-1) ** np.arange(20))[:, None, None],
                                   H36M17) == pytest.approx(0.1, rel=0.01)  # fmt: skip
 
 
@@ -340,7 +342,7 @@ def test_one_camera_with_truth_is_compared_but_not_repaired(evaluate):
     assert "fused" not in results
     assert "metrics" in results
     assert "refinement" not in results
-    assert "px" not in evaluation.table(results)
+    assert "px" not in scoring.table(results)
 
 
 def test_another_detectors_joints_are_converted(evaluate, model):
@@ -358,7 +360,7 @@ def test_another_detectors_joints_are_converted(evaluate, model):
     with np.load(evaluate.out / "predictions.npz") as file:
         assert np.isfinite(file["coco/pose"]).all()
         assert file["coco/pose"].shape == (6, 2, 17, 3)
-    same(evaluation.predict(model, coco.on_skeleton(H36M17)),
+    same(scoring.predict(model, coco.on_skeleton(H36M17)),
          Prediction(*(np.load(evaluate.out / "predictions.npz")[f"coco/{key}"]
                       for key in Prediction.__annotations__)))  # fmt: skip
 
@@ -400,8 +402,8 @@ def test_what_was_never_seen_or_known_makes_no_numbers(evaluate):
 
 def planted(model, recording, **arrays):
     """Scores of a prediction that differs from the model's own in the given arrays."""
-    scores = evaluation.Scores(model)
-    prediction = replace(evaluation.predict(model, recording), **arrays)
+    scores = scoring.Scores(model)
+    prediction = replace(scoring.predict(model, recording), **arrays)
     scores.add("planted", recording, prediction)
     return scores.results()
 
@@ -487,10 +489,10 @@ def test_the_truth_itself_in_any_size_costs_nothing_and_its_mirror_does(model):
 
 
 def test_recordings_are_pooled_by_pose_not_by_recording(model):
-    scores = evaluation.Scores(model)
+    scores = scoring.Scores(model)
     takes = {"long": take(12), "short": take(4, seed=1)}
     for name, recording in takes.items():
-        scores.add(name, recording, evaluation.predict(model, recording))
+        scores.add(name, recording, scoring.predict(model, recording))
     results = scores.results()
     rows = results["per_recording"]
     n = {name: to_views(r).observed.any(-1).sum().item() for name, r in takes.items()}
@@ -518,7 +520,7 @@ def test_refinement_by_numpy_on_planted_joints(model):
     counted = seen & ~np.isnan(true).any(-1) & (seen.any(-1).sum(1) >= 2)[:, None, None]
     assert not counted[7].any()
     unsure = counted & (recording.confidence < model.config.fusion.threshold)
-    head = evaluation.head_size(recording)
+    head = scoring.head_size(recording)
     assert found["unsure_share"] == pytest.approx(unsure.sum() / counted.sum())
     for kind, points in (("detected", detected), ("refined", refined)):
         error = np.linalg.norm(points - true, axis=-1)
@@ -552,13 +554,13 @@ def heads():
 def test_head_size_by_hand():
     """A bowed head is as large as any; nearer cameras see a larger one."""
     near = heads()
-    np.testing.assert_allclose(evaluation.head_size(near), [[30], [30], [30]], rtol=1e-5)
+    np.testing.assert_allclose(scoring.head_size(near), [[30], [30], [30]], rtol=1e-5)
     zoomed = near.keypoints_true.copy()
     zoomed[2] *= 2
     np.testing.assert_allclose(
-        evaluation.head_size(replace(near, keypoints_true=zoomed)), [[30], [30], [60]], rtol=1e-5
+        scoring.head_size(replace(near, keypoints_true=zoomed)), [[30], [30], [60]], rtol=1e-5
     )
-    flat = evaluation.head_size(replace(near, pose3d=None))
+    flat = scoring.head_size(replace(near, pose3d=None))
     np.testing.assert_allclose(flat, [[30], [0], [40]], rtol=1e-5)
 
 
@@ -566,29 +568,29 @@ def test_head_size_is_nan_where_it_cannot_be_known():
     near = heads()
     lost = near.pose3d.copy()
     lost[1] = np.nan
-    found = evaluation.head_size(replace(near, pose3d=lost))
+    found = scoring.head_size(replace(near, pose3d=lost))
     np.testing.assert_allclose(found, [[35], [np.nan], [35]], rtol=1e-5)
     headless = replace(near, joints=("pelvis", "thorax", "r_knee", "l_knee"))
-    assert np.isnan(evaluation.head_size(headless)).all()
+    assert np.isnan(scoring.head_size(headless)).all()
 
 
 def test_the_table_says_what_the_results_say(evaluate):
     results = evaluate(one=take())
-    text = evaluation.table(results)
+    text = scoring.table(results)
     assert f"{results['metrics']['n_mpjpe_mm']:.1f} mm" in text
     for row in results["baselines"].values():
         assert f"{row['pa_mpjpe_mm']:.1f} mm" in text
     assert f"{results['refinement']['refined_unsure_px']:.1f} px" in text
-    assert evaluation.table({"protocol": {}}) == ""
+    assert scoring.table({"protocol": {}}) == ""
 
 
 def test_groups_pool_their_poses_and_weigh_the_same(model):
     takes = {"s9_Walk-1": take(7), "s9_Walk-2": take(9, seed=1), "s9_Sit": take(5, seed=2)}
-    groups = evaluation.group_names(list(takes), "_([A-Za-z]+)")
+    groups = scoring.group_names(list(takes), "_([A-Za-z]+)")
     assert groups == {"s9_Walk-1": "Walk", "s9_Walk-2": "Walk", "s9_Sit": "Sit"}
-    scores, walk = evaluation.Scores(model, groups), evaluation.Scores(model)
+    scores, walk = scoring.Scores(model, groups), scoring.Scores(model)
     for name, recording in takes.items():
-        prediction = evaluation.predict(model, recording)
+        prediction = scoring.predict(model, recording)
         scores.add(name, recording, prediction)
         if groups[name] == "Walk":
             walk.add(name, recording, prediction)
@@ -597,17 +599,17 @@ def test_groups_pool_their_poses_and_weigh_the_same(model):
     assert results["per_group"]["Walk"] == {"frames": 16} | walk.results()["metrics"]
     mean = (results["per_group"]["Walk"]["auc"] + results["per_group"]["Sit"]["auc"]) / 2
     assert results["mean_over_groups"]["auc"] == pytest.approx(mean)
-    assert f"{results['mean_over_groups']['pa_mpjpe_mm']:.1f} mm" in evaluation.table(results)
+    assert f"{results['mean_over_groups']['pa_mpjpe_mm']:.1f} mm" in scoring.table(results)
 
 
 def test_groups_are_what_the_expression_finds():
-    assert evaluation.group_names(["a_1", "b_1"], "[ab]") == {"a_1": "a", "b_1": "b"}
+    assert scoring.group_names(["a_1", "b_1"], "[ab]") == {"a_1": "a", "b_1": "b"}
     with pytest.raises(ValueError, match=r"finds nothing in 1 of 2 names, such as b_1"):
-        evaluation.group_names(["a_1", "b_1"], "a")
+        scoring.group_names(["a_1", "b_1"], "a")
     with pytest.raises(ValueError, match=r"finds nothing in 1 of 2 names, such as b_1"):
-        evaluation.group_names(["a_1", "b_1"], "(a)?_1")  # the group takes no part
+        scoring.group_names(["a_1", "b_1"], "(a)?_1")  # the group takes no part
     with pytest.raises(ValueError, match="is no regular expression"):
-        evaluation.group_names(["a_1"], "(")
+        scoring.group_names(["a_1"], "(")
 
 
 # --- the program
@@ -620,7 +622,7 @@ def call(monkeypatch, *argv):
 
 def test_results_are_never_overwritten(run, monkeypatch, capsys):
     """Without --out every call gets a folder of its own."""
-    monkeypatch.setattr(evaluation, "draw_run", lambda *_: [])
+    monkeypatch.setattr(scoring, "draw_run", lambda *_: [])
     for folder in ("eval", "eval-2", "eval-3"):
         call(monkeypatch, run, "--figures", "0")
         assert str(run / folder / "results.json") in capsys.readouterr().out
@@ -643,12 +645,12 @@ def test_says_where_there_is_no_table_and_why(run, tmp_path, monkeypatch, capsys
 
 def test_the_course_of_the_training_is_drawn_from_the_run(model, tmp_path):
     """From the log of the run, wherever the results go."""
-    rows = log.MetricsLog(tmp_path / "run", ["reprojection"], 0)
+    rows = metrics_log.MetricsLog(tmp_path / "run", ["reprojection"], 0)
     for step in (50, 100):
         rows.write({"step": step, "phase": "a", "loss": 1.0, "reprojection": 1.0,
                     "learning_rate": 1.0, "seconds": 1.0})  # fmt: skip
     recordings.save(without_truth(take(2)), tmp_path / "take.npz")
-    evaluation.evaluate(model, [tmp_path / "take.npz"], tmp_path / "out", tmp_path / "run", 0)
+    scoring.evaluate(model, [tmp_path / "take.npz"], tmp_path / "out", tmp_path / "run", 0)
     assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == ["losses.png"]
 
 
@@ -671,7 +673,7 @@ def test_warns_where_training_has_seen_what_is_evaluated(
     data = replace(model.config.data, train=[str(tmp_path / "s*.npz")])
     other = replace(model, config=replace(model.config, data=data))
     monkeypatch.setattr(checkpoint, "load_model", lambda *_: other)
-    monkeypatch.setattr(evaluation, "draw_run", lambda *_: [])
+    monkeypatch.setattr(scoring, "draw_run", lambda *_: [])
     call(monkeypatch, run, "--recordings", tmp_path / "*.npz", "--out", tmp_path / "out",
          "--figures", "0")  # fmt: skip
     said = capsys.readouterr().out
@@ -685,7 +687,7 @@ def test_a_run_without_test_recordings_asks_for_some(run, model):
     with pytest.raises(FileNotFoundError, match="set no test recordings aside; give --recordings"):
         program.test_recordings(replace(model, config=replace(model.config, data=data)), run)
     with pytest.raises(FileNotFoundError, match="no recordings to evaluate"):
-        evaluation.evaluate(model, [], run / "none", run)
+        scoring.evaluate(model, [], run / "none", run)
 
 
 def test_an_unfinished_run_comes_with_the_advice_to_resume(run, tmp_path):

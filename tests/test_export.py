@@ -10,11 +10,12 @@ import pytest
 from scipy.signal import butter, filtfilt
 from scipy.spatial.transform import Rotation
 
-from canonlift.data.motion import MOTIONS, perform, sample_person
+from canonlift.body.skeleton import H36M17, bones
+from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
-from canonlift.export import markers as processing
-from canonlift.export import tables, trc, writing
-from canonlift.export.markers import (
+from canonlift.output.export import markers as processing
+from canonlift.output.export import tables, trc, writing
+from canonlift.output.export.markers import (
     SEGMENTS,
     Filter,
     Markers,
@@ -24,10 +25,9 @@ from canonlift.export.markers import (
     stretches,
     upright,
 )
-from canonlift.export.options import add_export_arguments, parse_exporter
-from canonlift.export.writing import EXPORTS, Exporter, Take, describe, sequence_names
-from canonlift.prediction import Fused, Prediction
-from canonlift.skeleton import H36M17, bones
+from canonlift.output.export.options import add_export_arguments, parse_exporter
+from canonlift.output.export.writing import EXPORTS, Exporter, Take, describe, sequence_names
+from canonlift.simulation.athlete import MOTIONS, perform, sample_person
 
 REAL = Path(__file__).parents[2] / "shared/data/recordings/balancing_4cam/triangulated.trc"
 NOBODYS = np.zeros((0, 3))  # no camera to go by
@@ -206,7 +206,7 @@ def test_npz_is_read_back_without_pickles(tmp_path):
 @pytest.mark.parametrize(("unit", "factor"), [("m", 1000), ("body_units", 1)])
 def test_c3d_is_read_back(unit, factor, tmp_path):
     ezc3d = pytest.importorskip("ezc3d", reason="pip install ezc3d")
-    from canonlift.export import c3d
+    from canonlift.output.export import c3d
 
     written = replace(motion(fps=59.94), unit=unit, notes=("relative to the pelvis", "and so on"))
     c3d.write(written, tmp_path / "a.c3d")
@@ -224,7 +224,7 @@ def test_c3d_is_read_back(unit, factor, tmp_path):
 
 def test_c3d_of_more_frames_than_it_counts_is_refused(tmp_path):
     pytest.importorskip("ezc3d", reason="pip install ezc3d")
-    from canonlift.export import c3d
+    from canonlift.output.export import c3d
 
     long = Markers(np.zeros((65_536, 1, 3)), ("pelvis",), 240.0)
     with pytest.raises(ValueError, match="a.c3d: 65536 frames, but C3D counts 65535; cut"):

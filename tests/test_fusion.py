@@ -18,8 +18,12 @@ from conftest import (
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from canonlift import fusion, losses
-from canonlift.fusion import (
+from canonlift.body.skeleton import H36M17
+from canonlift.geometry import ridges
+from canonlift.geometry.rotations import from_axis_angle
+from canonlift.geometry.scale import norm
+from canonlift.methods import frame_losses, fusion
+from canonlift.methods.fusion import (
     METHODS,
     FusionConfig,
     Maps,
@@ -29,10 +33,6 @@ from canonlift.fusion import (
     joint_maps,
     to_repair,
 )
-from canonlift.geometry import ridges
-from canonlift.geometry.rotations import from_axis_angle
-from canonlift.geometry.scale import norm
-from canonlift.skeleton import H36M17
 from canonlift.types import Lifted, Views
 
 DEPTH = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
@@ -277,7 +277,7 @@ def test_views_along_almost_one_axis_keep_all_finite(method, angle, dtype):
     assert found.keypoints.isfinite().all()
     assert found.confidence.isfinite().all()
     if found.keypoints.requires_grad:
-        losses.refinement(views, found).backward()
+        frame_losses.refinement(views, found).backward()
         assert rotation.grad.isfinite().all()
 
 
@@ -333,7 +333,7 @@ def test_minimising_refinement_alone_turns_rotations_toward_the_truth(method):
     descent = torch.optim.Adam([vector], lr=0.01)
     for _ in range(30):
         lifted = Lifted(truth.pose, from_axis_angle(vector) @ start.rotation)
-        loss = losses.refinement(views, fuse(views, lifted, config, H36M17))
+        loss = frame_losses.refinement(views, fuse(views, lifted, config, H36M17))
         descent.zero_grad()
         loss.backward()
         descent.step()
@@ -469,7 +469,7 @@ def test_triangulation_carries_a_gradient_to_the_rotations(noisy):
     views, lifted = noisy
     rotation = lifted.rotation.clone().requires_grad_()
     found = repaired(views, Lifted(lifted.pose, rotation), method="triangulate")
-    losses.refinement(views, found).backward()
+    frame_losses.refinement(views, found).backward()
     assert (rotation.grad.abs().amax((-2, -1)) > 0).all()
     assert rotation.grad.isfinite().all()
 

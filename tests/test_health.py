@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from test_simulate import action
 
-from canonlift import pictures
-from canonlift.data.health import LIMBS, examine
-from canonlift.data.simulate import CameraConfig, DetectorConfig, film
-from canonlift.skeleton import H36M17, mirrored
+from canonlift.body.skeleton import H36M17, mirrored
+from canonlift.output.figures import pictures
+from canonlift.readers.health import LIMBS, examine
+from canonlift.simulation.session import CameraConfig, DetectorConfig, film
 
 STEADY = DetectorConfig(leg_swap_rate=0.0, arm_swap_rate=0.0, joint_miss_rate=0.005)
 

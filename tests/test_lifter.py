@@ -7,9 +7,9 @@ import torch
 from conftest import HOME, scene
 from torch.testing import assert_close
 
-from canonlift import lifter as lifters
-from canonlift.lifter import PRECISIONS, ROTATIONS, Lifter, LifterConfig, Linear
-from canonlift.skeleton import H36M17
+from canonlift.body.skeleton import H36M17
+from canonlift.models import mlp as lifters
+from canonlift.models.mlp import PRECISIONS, ROTATIONS, Lifter, LifterConfig, Linear
 from canonlift.types import Views
 
 DEPTH = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)

@@ -8,9 +8,9 @@ from conftest import disturbed, random, random_rotations, scene, turned, uniform
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from canonlift import losses
 from canonlift.geometry.rotations import from_axis_angle
 from canonlift.geometry.scale import norm, unit_scale
+from canonlift.methods import frame_losses
 from canonlift.types import Lifted, Target, Views
 
 DEPTH = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
@@ -20,23 +20,23 @@ def refinement(views, lifted):
     """Against a repair that depends on what was lifted: nearer to the reprojection."""
     image = unit_scale(lifted.in_camera[..., :2], views.observed)
     image = image * norm(views.keypoints, views.observed)
-    return losses.refinement(views, replace(views, keypoints=(views.keypoints + image) / 2))
+    return frame_losses.refinement(views, replace(views, keypoints=(views.keypoints + image) / 2))
 
 
 def imitation(views, lifted):
-    return losses.imitation(views, views.target, lifted)
+    return frame_losses.imitation(views, views.target, lifted)
 
 
 def consistency_3d(views, lifted):
-    return losses.consistency_3d(views, lifted.pose)
+    return frame_losses.consistency_3d(views, lifted.pose)
 
 
 LOSSES = {
-    "reprojection": losses.reprojection,
+    "reprojection": frame_losses.reprojection,
     "refinement": refinement,
     "consistency_3d": consistency_3d,
     "imitation": imitation,
-    "camera_consistency": losses.camera_consistency,
+    "camera_consistency": frame_losses.camera_consistency,
 }
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 each_self_supervised_loss = pytest.mark.parametrize(
@@ -129,14 +129,14 @@ def test_only_another_view_sees_a_wrong_depth(exact):
     flat = truth.in_camera * torch.tensor([1.0, 1.0, 0.5], dtype=torch.float64)
     wrong = Lifted(torch.einsum("bvcr,bvjc->bvjr", truth.rotation, flat), truth.rotation)
     alone = [
-        losses.reprojection(
+        frame_losses.reprojection(
             Views(views.keypoints[:, v : v + 1], views.confidence[:, v : v + 1], views.rig),
             Lifted(wrong.pose[:, v : v + 1], wrong.rotation[:, v : v + 1]),
         )
         for v in range(4)
     ]
     assert max(alone) < 1e-12
-    assert losses.reprojection(views, wrong) > 0.03
+    assert frame_losses.reprojection(views, wrong) > 0.03
     assert imitation(views, wrong) > 0.03
 
 
@@ -174,7 +174,7 @@ def test_reprojection_equals_a_loop_over_all_pairs(noisy):
             gap = unit(views.keypoints[b, m], observed) - unit(seen, observed)
             values += list(gap.abs().sum(-1))
             weights += list(views.confidence[b, m])
-    assert_close(losses.reprojection(views, lifted), weighted_mean(values, weights))
+    assert_close(frame_losses.reprojection(views, lifted), weighted_mean(values, weights))
 
 
 def test_refinement_equals_a_loop_over_views(noisy):
@@ -186,7 +186,7 @@ def test_refinement_equals_a_loop_over_views(noisy):
         gap = (views.keypoints - fused.keypoints)[b, m].abs().sum(-1)
         values += list(gap / views.keypoints[b, m][views.observed[b, m]].norm())
         weights += list(views.confidence[b, m])
-    assert_close(losses.refinement(views, fused), weighted_mean(values, weights))
+    assert_close(frame_losses.refinement(views, fused), weighted_mean(values, weights))
 
 
 def test_consistency_3d_equals_a_loop_over_all_pairs(noisy):
@@ -197,7 +197,7 @@ def test_consistency_3d_equals_a_loop_over_all_pairs(noisy):
         if views.observed[b, m].any():
             one, other = lifted.pose[b, m], lifted.pose[b, n]
             values += list((one / one.norm() - other / other.norm()).abs().sum(-1))
-    assert_close(losses.consistency_3d(views, lifted.pose), sum(values) / len(values))
+    assert_close(frame_losses.consistency_3d(views, lifted.pose), sum(values) / len(values))
 
 
 def test_imitation_equals_a_loop_over_all_pairs(noisy):
@@ -228,7 +228,7 @@ def test_camera_consistency_equals_a_loop_over_all_pairs(noisy):
                 then = rotation[b, m] @ rotation[b, n].mT
                 now = rotation[partner, m] @ rotation[partner, n].mT
                 values.append((then - now).abs().sum())
-    assert_close(losses.camera_consistency(views, lifted), sum(values) / len(values))
+    assert_close(frame_losses.camera_consistency(views, lifted), sum(values) / len(values))
 
 
 # What counts
@@ -254,8 +254,8 @@ def test_an_unknown_part_of_a_target_does_not_matter(noisy):
     views, lifted = noisy
     trust = views.target.trust * (uniform(3, 4, 17, seed=3) > 0.3)
     pose = views.target.pose.masked_fill((trust == 0)[..., None], 1e6)
-    expected = losses.imitation(views, Target(views.target.pose, trust), lifted)
-    assert_close(losses.imitation(views, Target(pose, trust), lifted), expected)
+    expected = frame_losses.imitation(views, Target(views.target.pose, trust), lifted)
+    assert_close(frame_losses.imitation(views, Target(pose, trust), lifted), expected)
 
 
 def test_an_unsure_joint_counts_less(exact):
@@ -265,7 +265,7 @@ def test_an_unsure_joint_counts_less(exact):
     values = []
     for confidence in (0.0, 0.1, 0.5, 1.0):
         views.confidence[:, :, 5] = confidence
-        values.append(losses.reprojection(replace(views, keypoints=wrong), truth))
+        values.append(frame_losses.reprojection(replace(views, keypoints=wrong), truth))
     assert values[0] < 1e-12
     assert values == sorted(values)
 
@@ -280,8 +280,8 @@ def test_every_pair_of_views_weighs_the_same(n_views):
         for n in range(n_views):
             one = Views(views.keypoints[:, [m]], views.confidence[:, [m]], views.rig)
             seen = Lifted(lifted.pose[:, [n]], lifted.rotation[:, [m]])
-            values.append(losses.reprojection(one, seen))
-    assert_close(losses.reprojection(views, lifted), sum(values) / n_views**2)
+            values.append(frame_losses.reprojection(one, seen))
+    assert_close(frame_losses.reprojection(views, lifted), sum(values) / n_views**2)
 
 
 @each_loss
@@ -314,13 +314,13 @@ def test_consistency_is_not_bought_by_shrinking(noisy):
     """Reprojection is blind to size, so as Eq. 6 is printed shrinking would cost nothing."""
     views, lifted = noisy
     pose = lifted.pose.clone().requires_grad_()
-    value = losses.consistency_3d(views, pose)
+    value = frame_losses.consistency_3d(views, pose)
     (slope,) = torch.autograd.grad(value, pose)
     assert slope.abs().max() > 1e-3
     along_size = (slope * pose).sum((-2, -1))
     assert along_size.abs().max() < 1e-12
     for size in (1e-3, 1e-6):
-        assert_close(losses.consistency_3d(views, size * pose), value)
+        assert_close(frame_losses.consistency_3d(views, size * pose), value)
 
 
 def test_consistency_sees_views_that_disagree(exact):
@@ -329,13 +329,13 @@ def test_consistency_sees_views_that_disagree(exact):
     assert before < 1e-12  # of the poses, not of the rotations
     pose = truth.pose.clone()
     pose[:, 1, 3] += 0.5
-    assert losses.consistency_3d(views, pose) > 1e-3
+    assert frame_losses.consistency_3d(views, pose) > 1e-3
 
 
 def test_imitation_needs_a_target(exact):
     views, truth = exact
     with pytest.raises(ValueError, match=r"data\.target"):
-        losses.imitation(views, None, truth)
+        frame_losses.imitation(views, None, truth)
 
 
 # The rig
@@ -352,19 +352,21 @@ def test_a_static_rig_costs_nothing_though_people_turn_and_a_moving_one_does():
     rig = random_rotations(2, 4)  # two rigs of four cameras
     body = random_rotations(6, 1, seed=1)
     static = rig[[0, 1, 1, 0, 0, 1]] @ body
-    assert losses.camera_consistency(*rig_of([3, 7, 7, 3, 3, 7], static)) < 1e-12
-    assert losses.camera_consistency(*rig_of([3, 7, 3, 7, 3, 7], static)) > 0.1
+    assert frame_losses.camera_consistency(*rig_of([3, 7, 7, 3, 3, 7], static)) < 1e-12
+    assert frame_losses.camera_consistency(*rig_of([3, 7, 3, 7, 3, 7], static)) > 0.1
     moving = random_rotations(6, 4, seed=2)
-    assert losses.camera_consistency(*rig_of([3, 7, 7, 3, 3, 7], moving)) > 0.1
+    assert frame_losses.camera_consistency(*rig_of([3, 7, 7, 3, 3, 7], moving)) > 0.1
 
 
 def test_moving_cameras_and_a_rig_alone_in_the_batch_cost_nothing():
     moving = random_rotations(5, 4)
-    assert losses.camera_consistency(*rig_of([-1, -1, -1, -1, -1], moving)) == 0
-    assert losses.camera_consistency(*rig_of([0, 1, 2, 3, 4], moving)) == 0
+    assert frame_losses.camera_consistency(*rig_of([-1, -1, -1, -1, -1], moving)) == 0
+    assert frame_losses.camera_consistency(*rig_of([0, 1, 2, 3, 4], moving)) == 0
     with_moving = rig_of([0, -1, 0, -1, -1], moving)
     alone = rig_of([0, 0], moving[[0, 2]])
-    assert_close(losses.camera_consistency(*with_moving), losses.camera_consistency(*alone))
+    assert_close(
+        frame_losses.camera_consistency(*with_moving), frame_losses.camera_consistency(*alone)
+    )
 
 
 # Gradients
@@ -386,7 +388,7 @@ def test_gradient_of_fused_reprojection_and_refinement_to_the_repair(noisy):
 
     def both(keypoints):
         fused = replace(views, keypoints=keypoints)
-        return losses.refinement(views, fused), losses.reprojection(fused, lifted)
+        return frame_losses.refinement(views, fused), frame_losses.reprojection(fused, lifted)
 
     moved = views.keypoints + 0.1 * random(*views.keypoints.shape)
     assert gradcheck(both, moved.requires_grad_(), fast_mode=True)

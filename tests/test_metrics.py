@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 from torch.testing import assert_close
 
+from canonlift.body.skeleton import H36M17
 from canonlift.metrics import (
     JDR_JOINTS,
     PCK_THRESHOLDS_MM,
@@ -20,7 +21,6 @@ from canonlift.metrics import (
     refinement_summary,
     summary,
 )
-from canonlift.skeleton import H36M17
 
 DEPTH = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
 ROOT = 0

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from canonlift.data import morphing
-from canonlift.data.simulate import DetectorConfig, SimulateConfig, session
-from canonlift.skeleton import H36M17, conversion
+from canonlift.body.skeleton import H36M17, conversion
+from canonlift.readers import morphing
+from canonlift.simulation.session import DetectorConfig, SimulateConfig, session
 
 EXACT = DetectorConfig(error_scale=0.0, leg_swap_rate=0.0, arm_swap_rate=0.0)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from canonlift.data.motion import ANKLE_HEIGHT, MOTIONS, drift, perform, sample_person
-from canonlift.skeleton import H36M17, bones
+from canonlift.body.skeleton import H36M17, bones
+from canonlift.simulation.athlete import ANKLE_HEIGHT, MOTIONS, drift, perform, sample_person
 
 each_motion = pytest.mark.parametrize("motion", MOTIONS)
 FPS = 120.0  # fine enough to see a jerk between the frames of a video

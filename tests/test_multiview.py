@@ -6,10 +6,10 @@ from conftest import disturbed, random, scene, turned, uniform
 from scipy.linalg import polar
 from torch.testing import assert_close
 
-from canonlift import targets
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.scale import unit_scale
-from canonlift.multiview import Sight, _orthonormal, adjust, resect, triangulate
+from canonlift.solve import closed_form
+from canonlift.solve.least_squares import Sight, _orthonormal, adjust, resect, triangulate
 from canonlift.types import Lifted, Target, Views
 
 
@@ -120,7 +120,7 @@ def test_the_consensus_is_nearer_to_the_truth_than_what_it_starts_from():
     views, _ = disturbed(views, truth, seed=4)
     pose = truth.pose + 0.3 * random(*truth.pose.shape, seed=6)
     lifted = turned(Lifted(pose, truth.rotation), 0.1, seed=7)
-    target = targets.consensus(views, lifted)
+    target = closed_form.consensus(views, lifted)
     start = pose_error(lifted.in_camera, truth.in_camera)
     mean = unit_scale(pose, torch.ones_like(views.observed)).mean(1, keepdim=True)
     assert pose_error(target.pose, truth.in_camera) < 0.5 * start
@@ -137,9 +137,9 @@ def test_the_consensus_is_the_target_of_the_views_where_that_is_trusted(noisy):
     )
     trust = trust * (uniform(*views.confidence.shape, seed=2) > 0.3)
     target = Target(random(*views.confidence.shape, 3), trust)
-    expected = targets.consensus(views, lifted)
-    found = targets.consensus(replace(views, target=target), lifted)
-    known = target.trust.amax(-1) > targets.TRUSTED
+    expected = closed_form.consensus(views, lifted)
+    found = closed_form.consensus(replace(views, target=target), lifted)
+    known = target.trust.amax(-1) > closed_form.TRUSTED
     assert 0.2 < known.double().mean() < 0.8
     assert_close(found.pose[known], target.pose[known])
     assert_close(found.trust[known], (trust[known] > 0).double())
@@ -164,10 +164,10 @@ def test_the_consensus_needs_two_views_and_carries_no_gradient(exact):
     views, truth = exact
     alone = torch.zeros_like(views.confidence)
     alone[:, 0] = 1
-    target = targets.consensus(Views(views.keypoints, alone, views.rig), truth)
+    target = closed_form.consensus(Views(views.keypoints, alone, views.rig), truth)
     assert (target.trust == 0).all()
     leaf = Lifted(truth.pose.clone().requires_grad_(), truth.rotation)
-    assert not targets.consensus(views, leaf).pose.requires_grad
+    assert not closed_form.consensus(views, leaf).pose.requires_grad
 
 
 def test_triangulation_has_the_gradient_of_its_last_least_squares(noisy):

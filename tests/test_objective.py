@@ -8,11 +8,9 @@ import torch
 from conftest import HOME, disturbed, random, scene, uniform
 from torch.testing import assert_close
 
-from canonlift.fusion import METHODS, FusionConfig
-from canonlift.lifter import ROTATIONS, Lifter, LifterConfig
-from canonlift.objective import TERMS, Objective
-from canonlift.skeleton import H36M17
-from canonlift.stages import (
+from canonlift.body.skeleton import H36M17
+from canonlift.methods.fusion import METHODS, FusionConfig
+from canonlift.methods.stages import (
     STAGES,
     AlignPass,
     FusePass,
@@ -24,6 +22,8 @@ from canonlift.stages import (
     Repair,
     least_stage,
 )
+from canonlift.methods.terms import TERMS, Objective
+from canonlift.models.mlp import ROTATIONS, Lifter, LifterConfig
 from canonlift.types import Target
 
 PASSES = (LiftPass, FusePass, ReliftPass)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from detector_files import person
 
-from canonlift import skeleton
-from canonlift.data import tracking
-from canonlift.data.detectors.layouts import LAYOUTS
-from canonlift.data.detectors.take import Options
-from canonlift.data.detectors.take import read as read_take
+from canonlift.body import skeleton
+from canonlift.readers import tracking
+from canonlift.readers.detectors.assemble import Options
+from canonlift.readers.detectors.assemble import read as read_take
+from canonlift.readers.detectors.layouts import LAYOUTS
 
 KEY = "pose_keypoints_2d"
 each_body = pytest.mark.parametrize("body", ["BODY_25", "BODY_25B", "COCO-18"])

@@ -15,12 +15,14 @@ import pytest
 import torch
 
 import train
-from canonlift import checkpoint, log, losses, parallel
-from canonlift import config as configs
+from canonlift import distributed
 from canonlift.data import recording as recordings
-from canonlift.data.simulate import CameraConfig, SimulateConfig, write_session
-from canonlift.objective import TERMS
-from canonlift.stages import MotionPass
+from canonlift.methods import frame_losses
+from canonlift.methods.stages import MotionPass
+from canonlift.methods.terms import TERMS
+from canonlift.simulation.session import CameraConfig, SimulateConfig, write_session
+from canonlift.training import checkpoint, metrics_log
+from canonlift.training import config as configs
 
 REPOSITORY = Path(train.__file__).parent
 
@@ -69,7 +71,7 @@ def alone(config, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "LOG_EVERY", 1)
         train.train(configs.load(config), out)
-    rows = log.read(out)
+    rows = metrics_log.read(out)
     assert [row["phase"] for row in rows][8:18] == ["stage 1"] * 9 + ["stage 2"]
     assert all(float(row["loss"]) > 0.01 for row in rows)
     return out
@@ -80,7 +82,7 @@ SERVER = """
 import gc, json, os, signal, socket, sys, traceback
 import torch
 import train
-from canonlift import parallel
+from canonlift import distributed as parallel
 train.LOG_EVERY = 1
 train.report = lambda *_: print("reported:", torch.distributed.is_initialized())
 torch.optim.Adam([torch.zeros(1)])
@@ -161,7 +163,7 @@ def processes(tmp_path_factory):
 
 def assert_same_run(found, expected, atol=2e-5):
     """The same steps in the same phases, with the same losses and weights but for rounding."""
-    rows = log.read(found), log.read(expected)
+    rows = metrics_log.read(found), metrics_log.read(expected)
     for one, other in zip(*rows, strict=True):
         assert one.keys() == other.keys()
         for name in one.keys() - {"seconds", "phase"}:
@@ -371,7 +373,7 @@ def test_weights_that_no_term_reaches_stay_as_they_are(processes, config, tmp_pa
 def test_the_gradient_is_that_of_the_whole_batch(processes, tmp_path):
     """By autograd through sums over all parts, of something that is no mean."""
     first = f"""
-import torch.distributed as dist, canonlift.parallel as p
+import torch.distributed as dist, canonlift.distributed as p
 weight, seen = torch.load({str(tmp_path / "in.pt")!r})
 with p.joined(torch.device("cpu")):
     weight.requires_grad_()
@@ -401,15 +403,15 @@ sys.exit(0)
 def test_one_process_needs_nobody():
     """Nothing here costs or changes anything where torchrun is not."""
     sums = torch.tensor(1.0), torch.tensor(2.0)
-    assert parallel.is_first()
-    assert parallel.over_all(*sums) == sums
-    assert parallel.share(batches := torch.arange(6).view(2, 3)) is batches
-    assert parallel.from_first(lambda: "made") == "made"
-    assert parallel.highest(3, 1) == (3, 1)
+    assert distributed.is_first()
+    assert distributed.over_all(*sums) == sums
+    assert distributed.share(batches := torch.arange(6).view(2, 3)) is batches
+    assert distributed.from_first(lambda: "made") == "made"
+    assert distributed.highest(3, 1) == (3, 1)
     module = torch.nn.Linear(1, 1)
-    assert parallel.distribute(module) is module
-    assert losses.weighted_mean(torch.ones(3), torch.zeros(3)) == 0
-    parallel.wait()
-    parallel.leave()
-    with parallel.joined(torch.device("cuda")):
-        assert parallel.own_device(torch.device("cuda")) == torch.device("cuda")
+    assert distributed.distribute(module) is module
+    assert frame_losses.weighted_mean(torch.ones(3), torch.zeros(3)) == 0
+    distributed.wait()
+    distributed.leave()
+    with distributed.joined(torch.device("cuda")):
+        assert distributed.own_device(torch.device("cuda")) == torch.device("cuda")

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import FancyArrowPatch
 
-from canonlift import pictures
+from canonlift.body.skeleton import H36M17, ROOT, SKELETONS, bones
+from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
-from canonlift.fusion import FusionConfig, Maps, exact_peaks
-from canonlift.prediction import Prediction
-from canonlift.skeleton import H36M17, ROOT, SKELETONS, bones
+from canonlift.methods.fusion import FusionConfig, Maps, exact_peaks
+from canonlift.output.figures import pictures
 
 SHAPE = (5, 3, 17)
 

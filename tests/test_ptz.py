@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks import ptz
-from canonlift import config as configs
-from canonlift.data.motion import perform, sample_person
+from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import load
-from canonlift.skeleton import H36M17
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.training import config as configs
 
 KEYS = (
     "method setting seed n_mpjpe_mm pa_mpjpe_mm n_pck_150 jdr_detected jdr_refined "

@@ -8,13 +8,13 @@ import torch
 from conftest import random_rotations
 from scipy.spatial.transform import Rotation
 
-from canonlift import reconstruction
-from canonlift.anatomy import body_length
-from canonlift.data.motion import MOTIONS, perform, sample_person
+from canonlift.body.anatomy import body_length
+from canonlift.body.skeleton import H36M17
+from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
 from canonlift.geometry.rotations import from_axis_angle
-from canonlift.prediction import Prediction
-from canonlift.reconstruction import (
+from canonlift.inference import reconstruction
+from canonlift.inference.reconstruction import (
     Windows,
     _chain,
     _fade,
@@ -23,7 +23,7 @@ from canonlift.reconstruction import (
     cover,
     reconstruct,
 )
-from canonlift.skeleton import H36M17
+from canonlift.simulation.athlete import MOTIONS, perform, sample_person
 
 
 def shot(

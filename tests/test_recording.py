@@ -8,7 +8,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from canonlift import skeleton
+from canonlift.body import skeleton
 from canonlift.data.recording import Recording, load, save
 
 

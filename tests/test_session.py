@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from canonlift import targets
+from canonlift.body.skeleton import COCO17, H36M17, SKELETONS, mirrored
 from canonlift.data import recording as recordings
-from canonlift.data import session as sessions
-from canonlift.data.motion import MOTIONS, perform, sample_person
+from canonlift.data import samples as sessions
 from canonlift.data.recording import Recording
-from canonlift.data.simulate import CameraConfig, DetectorConfig, film
 from canonlift.geometry.scale import unit_scale
-from canonlift.skeleton import COCO17, H36M17, SKELETONS, mirrored
+from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.solve import closed_form
 from canonlift.types import Target
 
 PELVIS, L_HIP, R_HIP = (H36M17.index(name) for name in ("pelvis", "l_hip", "r_hip"))
@@ -292,9 +292,9 @@ def test_the_guess_in_closed_form_flips_with_the_scene():
     recording = replace(recording, keypoints=recording.keypoints_true,
                         confidence=np.ones_like(recording.confidence))  # fmt: skip
     views = sessions.to_views(recording)
-    guess = targets.closed_form(views, H36M17)
+    guess = closed_form.closed_form(views, H36M17)
     flipped = sessions.flip(replace(views, target=guess), H36M17).target
-    found = targets.closed_form(sessions.flip(views, H36M17), H36M17)
+    found = closed_form.closed_form(sessions.flip(views, H36M17), H36M17)
     torch.testing.assert_close(found.trust, flipped.trust, rtol=0, atol=1e-3)
     sure = flipped.trust.amin(-1) > 0.3
     assert sure.sum() > 10

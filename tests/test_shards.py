@@ -10,13 +10,14 @@ import torch
 
 import train
 from benchmarks import memory
-from canonlift import checkpoint, targets
-from canonlift import config as configs
+from canonlift.body.skeleton import H36M17, SKELETONS
 from canonlift.data import recording as recordings
-from canonlift.data import session as sessions
+from canonlift.data import samples as sessions
 from canonlift.data import shards
-from canonlift.data.simulate import CameraConfig, SimulateConfig, session
-from canonlift.skeleton import H36M17, SKELETONS
+from canonlift.simulation.session import CameraConfig, SimulateConfig, session
+from canonlift.solve import closed_form
+from canonlift.training import checkpoint
+from canonlift.training import config as configs
 
 CONFIG = """
 batch_size: 8
@@ -55,7 +56,7 @@ def takes(tmp_path_factory):
 
 
 def guess(_path, _recording, views):
-    return replace(views, target=targets.closed_form(views, H36M17))
+    return replace(views, target=closed_form.closed_form(views, H36M17))
 
 
 def bare(_path, _recording, views):

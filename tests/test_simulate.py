@@ -8,9 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 from scipy.spatial.transform import Rotation
 
+from canonlift.body.skeleton import H36M17, mirrored
 from canonlift.data import recording
-from canonlift.data.motion import MOTIONS, perform, sample_person
-from canonlift.data.simulate import (
+from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.session import (
     ERRORS,
     CameraConfig,
     DetectorConfig,
@@ -20,7 +21,6 @@ from canonlift.data.simulate import (
     session,
     write_session,
 )
-from canonlift.skeleton import H36M17, mirrored
 
 PERFECT = DetectorConfig(
     error_scale=0.0, leg_swap_rate=0.0, arm_swap_rate=0.0, joint_miss_rate=0.0, frame_miss_rate=0.0

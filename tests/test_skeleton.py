@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from canonlift import skeleton
-from canonlift.skeleton import SKELETONS
+from canonlift.body import skeleton
+from canonlift.body.skeleton import SKELETONS
 
 DETECTORS = {
     "COCO17": skeleton.COCO17,

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import train
 from benchmarks import growth, inference, measure, training
-from canonlift import lifter
-from canonlift.lifter import Lifter, LifterConfig
+from canonlift.models import mlp
+from canonlift.models.mlp import Lifter, LifterConfig
 from canonlift.types import Views
 
 EACH = pytest.mark.parametrize("name", ["baseline", "s1 grid", "s1+s2", "demo stage 2"])
@@ -25,7 +25,7 @@ def table():
 @EACH
 def test_a_step_multiplies_no_matrices_of_its_network_in_vain(name, table, tmp_path, monkeypatch):
     """Torch's own count of a step's linear layers is that of the products beside it."""
-    monkeypatch.setattr(lifter, "HAS_ONEDNN", False)  # torch does not count its products
+    monkeypatch.setattr(mlp, "HAS_ONEDNN", False)  # torch does not count its products
     setting = training.Setting(batch_size=8, width=48)
     run, step = training.make_step(training.VARIANTS[name], setting, table, tmp_path / "run")
     products = training.Products(run.lifter, setting, training.relifts(run.config))
@@ -38,18 +38,18 @@ def test_a_step_multiplies_no_matrices_of_its_network_in_vain(name, table, tmp_p
     assert counted[0] == counted[1] == products.operations
 
 
-@pytest.mark.skipif(not lifter.HAS_ONEDNN, reason="oneDNN is not in this torch")
+@pytest.mark.skipif(not mlp.HAS_ONEDNN, reason="oneDNN is not in this torch")
 def test_the_products_are_multiplied_by_what_the_step_multiplies_with(
     table, tmp_path, monkeypatch
 ):
     shapes = []
-    multiply = lifter.multiply
+    multiply = mlp.multiply
 
     def note(a, b, *bias):
         shapes.append((*a.shape, len(b)))
         return multiply(a, b, *bias)
 
-    monkeypatch.setattr(lifter, "multiply", note)
+    monkeypatch.setattr(mlp, "multiply", note)
     setting = training.Setting(batch_size=8, width=16)
     run, step = training.make_step(training.VARIANTS["s1+s2"], setting, table, tmp_path / "run")
     shapes.clear()

@@ -7,11 +7,12 @@ import pytest
 from test_simulate import action
 
 from benchmarks import sync as benchmark
-from canonlift import pictures, sync
+from canonlift.body.skeleton import H36M17
+from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
-from canonlift.data.simulate import CameraConfig, DetectorConfig, film
-from canonlift.prediction import Prediction
-from canonlift.skeleton import H36M17
+from canonlift.output.figures import pictures
+from canonlift.readers import synchronise
+from canonlift.simulation.session import CameraConfig, DetectorConfig, film
 
 FPS = 30.0
 N_JOINTS = 9
@@ -64,7 +65,7 @@ def hidden(recording, mask):
 
 @pytest.mark.parametrize("n_views", [2, 3])
 def test_is_exact_where_detections_are(n_views):
-    found = sync.estimate(filmed(waves(), OFFSETS[:n_views]), 5.0)
+    found = synchronise.estimate(filmed(waves(), OFFSETS[:n_views]), 5.0)
     np.testing.assert_allclose(found.offset_s, OFFSETS[:n_views], atol=2e-4)
     assert not found.ambiguous
 
@@ -72,7 +73,7 @@ def test_is_exact_where_detections_are(n_views):
 def test_errors_are_as_large_as_said():
     scores = []
     for seed in range(4):
-        found = sync.estimate(filmed(waves(seed), OFFSETS, 8.0, 0.03, seed), 3.0)
+        found = synchronise.estimate(filmed(waves(seed), OFFSETS, 8.0, 0.03, seed), 3.0)
         scores += list((found.offset_s - OFFSETS)[1:] / found.error_s[1:])
         assert found.error_s[1:].max() < 0.02
     assert 0.4 < np.std(scores) < 2.5
@@ -88,7 +89,7 @@ def test_joints_that_err_alike_make_nothing_surer():
         confidence=np.tile(once.confidence, (1, 1, 4)),
         joints=names,
     )
-    one, other = (sync.estimate(recording, 3.0) for recording in (once, often))
+    one, other = (synchronise.estimate(recording, 3.0) for recording in (once, often))
     np.testing.assert_allclose(other.offset_s, one.offset_s, atol=1e-4)
     np.testing.assert_allclose(other.error_s, one.error_s, rtol=0.02)
 
@@ -98,16 +99,16 @@ def test_cameras_may_stand_turn_and_pan_as_they_like():
     turned = plain.keypoints.copy()
     turned[:, 1] = 3.0 * turned[:, 1, :, ::-1] * [1, -1]
     turned[:, 2] += 400 * np.sin(np.arange(len(turned)) / 40)[:, None, None]
-    one, other = (sync.estimate(r, 3.0) for r in (plain, replace(plain, keypoints=turned)))
+    one, other = (synchronise.estimate(r, 3.0) for r in (plain, replace(plain, keypoints=turned)))
     np.testing.assert_allclose(other.offset_s, one.offset_s, atol=1e-4)
     np.testing.assert_allclose(other.confidence, one.confidence, atol=1e-3)
 
 
 def test_offsets_are_relative_to_the_first_view():
     recording = filmed(waves(), noise=0.02)
-    found = sync.estimate(recording, 3.0)
+    found = synchronise.estimate(recording, 3.0)
     order = [2, 0, 1]
-    again = sync.estimate(
+    again = synchronise.estimate(
         replace(
             recording, keypoints=recording.keypoints[:, order], views=("c", "a", "b")
         ), 3.0,
@@ -120,7 +121,7 @@ def test_offsets_are_relative_to_the_first_view():
 def test_views_that_share_no_joint_are_joined_by_a_third():
     mask = np.zeros((3, N_JOINTS), bool)
     mask[0, :4] = mask[2, 4:] = True
-    found = sync.estimate(hidden(filmed(waves(), noise=0.01), mask), 3.0)
+    found = synchronise.estimate(hidden(filmed(waves(), noise=0.01), mask), 3.0)
     np.testing.assert_allclose(found.offset_s, OFFSETS, atol=0.005)
 
 
@@ -132,7 +133,7 @@ def test_outliers_gaps_and_swaps_do_no_harm():
     keypoints[wild] += g.normal(0, 500, (wild.sum(), 2)).astype(np.float32)
     keypoints[100:130, 1] = keypoints[100:130, 1, ::-1]
     gaps = np.repeat(g.random((len(keypoints) // 10, 3, N_JOINTS)) < 0.15, 10, axis=0)
-    found = sync.estimate(hidden(replace(recording, keypoints=keypoints), gaps), 3.0)
+    found = synchronise.estimate(hidden(replace(recording, keypoints=keypoints), gaps), 3.0)
     np.testing.assert_allclose(found.offset_s, OFFSETS, atol=0.01)
     assert not found.ambiguous
 
@@ -144,7 +145,7 @@ def test_lifted_poses_say_it_too():
     pose = np.stack([at(time + o) @ r for o, r in zip(OFFSETS, turns, strict=True)], 1)
     blank = filmed(at, seconds=8.0)
     blank = replace(blank, keypoints=np.zeros_like(blank.keypoints))
-    found = sync.estimate(blank, 3.0, pose.astype(np.float32))
+    found = synchronise.estimate(blank, 3.0, pose.astype(np.float32))
     np.testing.assert_allclose(found.offset_s, OFFSETS, atol=2e-4)
 
 
@@ -168,10 +169,10 @@ def test_simulated_films_are_brought_together(n_views):
     cameras = CameraConfig(n_views=n_views, starts_s=starts)
     world = action(400, seed=3)
     late = film(world, H36M17, FPS, cameras, DetectorConfig(), np.random.default_rng(0))
-    found = sync.estimate(late, 4.0)
+    found = synchronise.estimate(late, 4.0)
     np.testing.assert_allclose(found.offset_s, starts, atol=0.012)
     assert not found.ambiguous
-    together = sync.apply(late, starts)
+    together = synchronise.apply(late, starts)
     pose = together.pose3d[together.confidence.min((1, 2)) > 0]
     gap = np.linalg.norm(pose[..., 1:, :] - pose[..., :-1, :], axis=-1)
     assert len(pose) > 100
@@ -183,7 +184,7 @@ def test_simulated_films_are_brought_together(n_views):
 
 
 def refused(recording, **options):
-    found = sync.estimate(recording, **options)
+    found = synchronise.estimate(recording, **options)
     assert found.ambiguous
     return " ".join(found.doubts)
 
@@ -224,7 +225,7 @@ def test_refuses_offsets_beyond_its_reach():
 def test_names_the_view_that_saw_nothing():
     mask = np.zeros((3, N_JOINTS), bool)
     mask[1] = True
-    found = sync.estimate(hidden(filmed(waves()), mask), 3.0)
+    found = synchronise.estimate(hidden(filmed(waves()), mask), 3.0)
     assert any(doubt.startswith("b shows no motion") for doubt in found.doubts)
     np.testing.assert_array_equal(np.isinf(found.error_s), [False, True, False])
     np.testing.assert_allclose(found.offset_s[2], OFFSETS[2], atol=1e-3)
@@ -239,7 +240,7 @@ def test_a_few_frames_are_refused_not_fatal(n_frames):
 
 
 def test_one_view_alone_is_in_step_with_itself():
-    found = sync.estimate(filmed(waves(), (0.0,)))
+    found = synchronise.estimate(filmed(waves(), (0.0,)))
     assert found.offset_s.tolist() == [0.0]
     assert not found.ambiguous
 
@@ -251,7 +252,7 @@ def test_whole_frames_are_moved_and_nothing_else():
     recording = filmed(waves(), (0.0, 0.3, -4.1))
     confidence = np.random.default_rng(0).uniform(0.1, 1, recording.confidence.shape)
     recording = replace(recording, confidence=confidence.astype(np.float32))
-    moved = sync.apply(recording, [0.0, 0.3, -4.1])  # 4.1 * 30 is a little less than 123
+    moved = synchronise.apply(recording, [0.0, 0.3, -4.1])  # 4.1 * 30 is a little less than 123
     for view, shift in enumerate((0, 9, -123)):
         filmed_ = slice(max(0, shift), min(360, 360 + shift))
         source = slice(max(0, -shift), min(360, 360 - shift))
@@ -272,7 +273,7 @@ def test_between_frames_it_is_as_sure_as_the_less_sure():
     recording = filmed(waves(), (0.0, 0.0))
     confidence = g.uniform(0.1, 1, recording.confidence.shape).astype(np.float32)
     recording = hidden(replace(recording, confidence=confidence), g.random(confidence.shape) < 0.2)
-    moved = sync.apply(recording, [0.0, 0.25 / FPS])
+    moved = synchronise.apply(recording, [0.0, 0.25 / FPS])
     np.testing.assert_array_equal(moved.keypoints[:, 0], recording.keypoints[:, 0])
     first, second = recording.keypoints[:-1, 1], recording.keypoints[1:, 1]
     np.testing.assert_allclose(moved.keypoints[1:, 1], 0.25 * first + 0.75 * second, rtol=1e-5)
@@ -282,16 +283,16 @@ def test_between_frames_it_is_as_sure_as_the_less_sure():
 
 def test_only_differences_of_offsets_count():
     recording = filmed(waves())
-    one, other = sync.apply(recording, OFFSETS), sync.apply(recording, OFFSETS + 7.0)
+    one, other = synchronise.apply(recording, OFFSETS), synchronise.apply(recording, OFFSETS + 7.0)
     np.testing.assert_allclose(one.keypoints, other.keypoints, rtol=1e-5)
 
 
 @pytest.mark.parametrize("offsets", [[0.0], [0.0, np.nan, 1.0], [0.0, 1.0, 2.0, 3.0]])
 def test_refuses_offsets_that_do_not_fit_the_views(offsets):
     with pytest.raises(ValueError, match="one finite offset for each of a, b, c"):
-        sync.apply(filmed(waves()), offsets)
+        synchronise.apply(filmed(waves()), offsets)
 
 
 def test_the_picture_shows_every_view(tmp_path):
-    found = sync.estimate(filmed(waves(), seconds=4.0), 2.0)
+    found = synchronise.estimate(filmed(waves(), seconds=4.0), 2.0)
     assert pictures.synchronisation(found, tmp_path / "sync.png").stat().st_size > 10_000

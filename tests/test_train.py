@@ -22,16 +22,18 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import train
-from canonlift import checkpoint, fusion, log, mirror, pictures, runs
-from canonlift import config as configs
+from canonlift.body.skeleton import H36M17
 from canonlift.data import recording as recordings
-from canonlift.data import session as sessions
-from canonlift.data.simulate import CameraConfig, SimulateConfig, session, write_session
-from canonlift.evaluation import evaluate, predict
-from canonlift.fusion import FusionConfig, fuse
-from canonlift.objective import TERMS
-from canonlift.skeleton import H36M17
-from canonlift.stages import Repair
+from canonlift.data import samples as sessions
+from canonlift.evaluation.evaluate import evaluate, predict
+from canonlift.methods import fusion
+from canonlift.methods.fusion import FusionConfig, fuse
+from canonlift.methods.stages import Repair
+from canonlift.methods.terms import TERMS
+from canonlift.output.figures import pictures
+from canonlift.simulation.session import CameraConfig, SimulateConfig, session, write_session
+from canonlift.training import checkpoint, metrics_log, mirror, runs
+from canonlift.training import config as configs
 from canonlift.types import Lifted, Views
 
 REPOSITORY = Path(train.__file__).parent
@@ -187,7 +189,7 @@ def same(one, other):
 
 def table(run):
     """The log without its clock."""
-    with (run / log.FILE).open(newline="") as file:
+    with (run / metrics_log.FILE).open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
@@ -213,7 +215,7 @@ def test_a_run_leaves_everything_that_was_promised(trained, tiny):
 
 
 def test_the_log_has_every_logged_step_once_with_the_terms_of_its_phase(trained, tiny):
-    rows = log.read(trained)
+    rows = metrics_log.read(trained)
     assert [int(row["step"]) for row in rows] == [5, 10, 15, 20, 25, 30, 35]
     assert [row["phase"] for row in rows] == [
         "bootstrap", "bootstrap", "stage 1", "stage 1", "stage 2", "stage 2", "stage 2",
@@ -518,7 +520,7 @@ def test_a_run_over_time_is_logged_and_evaluated_view_by_view(over_time, takes, 
     monkeypatch.setattr(train, "LOG_EVERY", 3)
     draw_little(monkeypatch, "most_repaired")
     out = over_time("sequence.fps=20")
-    rows = log.read(out)
+    rows = metrics_log.read(out)
     assert [row["spread"] != "" for row in rows] == [True] * 4
     assert [row["degenerate"] != "" for row in rows] == [False] * 2 + [True] * 2
     model = checkpoint.load_model(out, "cpu")
@@ -712,18 +714,18 @@ def test_a_resumed_log_drops_what_lies_after_the_checkpoint_and_what_was_cut_sho
         return {"step": step, "phase": "a, b", "loss": step / 7, "reprojection": 0.5,
                 "learning_rate": 1e-3, "seconds": 2.0}  # fmt: skip
 
-    first = log.MetricsLog(tmp_path, ["reprojection"], 0)
+    first = metrics_log.MetricsLog(tmp_path, ["reprojection"], 0)
     for step in (5, 10, 15):
         first.write(row(step))
     with first.path.open("a") as file:
         file.write("20,a")
-    assert [row["step"] for row in log.read(tmp_path)] == ["5", "10", "15"]
-    again = log.MetricsLog(tmp_path, ["reprojection"], 10)
+    assert [row["step"] for row in metrics_log.read(tmp_path)] == ["5", "10", "15"]
+    again = metrics_log.MetricsLog(tmp_path, ["reprojection"], 10)
     again.write(row(15))
-    rows = log.read(tmp_path)
+    rows = metrics_log.read(tmp_path)
     assert [row["step"] for row in rows] == ["5", "10", "15"]
     assert rows[2] == {name: str(value) for name, value in row(15).items()}
-    assert log.read(tmp_path / "nowhere") == []
+    assert metrics_log.read(tmp_path / "nowhere") == []
 
 
 # --- when a phase ends, and with which weights
@@ -832,7 +834,7 @@ def test_learning_rate_by_hand():
 
 
 def test_the_optimiser_steps_at_the_rate_of_its_phase(trained, tiny):
-    for row in log.read(trained):
+    for row in metrics_log.read(trained):
         phase = {p.name: p for p in configs.load(tiny).schedule}[row["phase"]]
         start = {"bootstrap": 0, "stage 1": 12, "stage 2": 24}[phase.name]
         expected = phase.learning_rate_at(int(row["step"]) - 1 - start)
@@ -1037,7 +1039,8 @@ SERVER = """
 import gc, json, os, signal, sys, traceback
 import torch
 import eval as evaluation, train
-from canonlift import checkpoint, log, runs
+from canonlift.training import checkpoint, runs
+from canonlift.training import metrics_log as log
 train.LOG_EVERY = 5
 torch.optim.Adam([torch.zeros(1)])  # imports more of torch
 gc.freeze()
@@ -1455,7 +1458,9 @@ def test_checkpoint_seconds_says_how_often_to_save(short, monkeypatch):
 
 def test_phases_are_logged_by_their_name(short, monkeypatch):
     monkeypatch.setattr(train, "LOG_EVERY", 6)
-    assert [row["phase"] for row in log.read(short("schedule.0.name=warm up"))] == ["warm up"]
+    assert [row["phase"] for row in metrics_log.read(short("schedule.0.name=warm up"))] == [
+        "warm up"
+    ]
 
 
 def test_the_device_of_the_config_is_used(short, monkeypatch):

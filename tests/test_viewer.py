@@ -16,15 +16,18 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from canonlift import evaluation, metrics, skeleton, viewer
-from canonlift.data.motion import MOTIONS, perform, sample_person
-from canonlift.data.session import centre, to_views
-from canonlift.data.simulate import CameraConfig, DetectorConfig, film
+from canonlift import metrics
+from canonlift.body import skeleton
+from canonlift.body.skeleton import H36M17
+from canonlift.data.prediction import Prediction
+from canonlift.data.samples import centre, to_views
+from canonlift.evaluation import evaluate
 from canonlift.geometry.scale import norm, unit_scale
-from canonlift.prediction import Prediction
-from canonlift.skeleton import H36M17
+from canonlift.output import viewer
+from canonlift.output.viewer import Take
+from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.session import CameraConfig, DetectorConfig, film
 from canonlift.types import Lifted
-from canonlift.viewer import Take
 
 FPS = 25.0
 
@@ -162,7 +165,7 @@ def test_measures_are_those_of_the_evaluation(take):
     pose = torch.from_numpy(take.prediction.pose).double().flatten(0, 1)
     n_mpjpe = metrics.joint_errors(pose, truth, 0).n_mpjpe.nanmean(-1)
     np.testing.assert_allclose(error.values.ravel(), n_mpjpe, rtol=1e-4)
-    gaps_own, gaps_others = evaluation.view_gaps(take.recording, take.prediction)
+    gaps_own, gaps_others = evaluate.view_gaps(take.recording, take.prediction)
     seen = take.recording.confidence > 0
     # The evaluation counts joints, the page views: weigh each by the joints it has.
     count = seen.sum(-1) * np.isfinite(own.values)

@@ -5,9 +5,9 @@ import torch
 from conftest import random, uniform
 from torch.testing import assert_close
 
-from canonlift.data.session import Samples, Session, flip, stream
+from canonlift.body.skeleton import H36M17
+from canonlift.data.samples import Samples, Session, flip, stream
 from canonlift.data.windows import cut, resample, runs
-from canonlift.skeleton import H36M17
 from canonlift.types import Target, Views
 
 LENGTH, STRIDE, GAP = 8, 3, 4

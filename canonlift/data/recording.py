@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from canonlift import files, skeleton
+from canonlift import files
+from canonlift.body import skeleton
 
 # What numpy, zipfile and zlib raise over a damaged or hostile file (RuntimeError: encrypted).
 UNREADABLE = (
@@ -137,7 +138,7 @@ def load(path: Path) -> Recording:
         reason = "no such archive, or it holds pickled objects" if pickled else error
         raise ValueError(
             f"{path}: not a readable .npz ({reason}); write it again with "
-            "`python -m canonlift.convert`"
+            "`python -m canonlift.cli.convert`"
         ) from error
     known = {f.name for f in fields(Recording)}
     required = {"keypoints", "confidence", "joints", "views", "fps"}

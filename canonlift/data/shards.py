@@ -23,7 +23,7 @@ from torch import Tensor
 
 from canonlift import files
 from canonlift.data.recording import fingerprint
-from canonlift.data.session import (
+from canonlift.data.samples import (
     Complete,
     Summary,
     add_up,

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from canonlift.data.session import Session, Summary
+from canonlift.data.samples import Session, Summary
 from canonlift.types import Target, Views, Windows
 
 

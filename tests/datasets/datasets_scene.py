@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from canonlift.skeleton import H36M17
+from canonlift.body.skeleton import H36M17
 
 # Standing, metres: x forward, y to the left, z up.
 STANDING = {

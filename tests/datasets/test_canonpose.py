@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from datasets_scene import camera, person
 
-from canonlift.data.datasets import canonpose
-from canonlift.skeleton import H36M17, SKELETONS
+from canonlift.body.skeleton import H36M17, SKELETONS
+from canonlift.readers.datasets import canonpose
 
 VIEWS = ("54138969", "55011271", "58860488", "60457274")
 H36M16 = SKELETONS["h36m16"]

@@ -1,4 +1,4 @@
-"""The command line of `python -m canonlift.convert` on every data set."""
+"""The command line of `python -m canonlift.cli.convert` on every data set."""
 
 import json
 import pickle
@@ -16,9 +16,10 @@ import test_sportspose
 
 import eval as evaluation
 import train
-from canonlift import convert, pictures
-from canonlift.data.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
+from canonlift.cli import convert
 from canonlift.data.recording import Recording, load
+from canonlift.output.figures import pictures
+from canonlift.readers.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
 
 images, ski_labels = test_skipose.images, test_skipose.folder
 videopose = test_human36m.videopose

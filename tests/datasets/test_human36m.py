@@ -8,8 +8,8 @@ import pytest
 from datasets_scene import camera, person
 from scipy.spatial.transform import Rotation
 
-from canonlift.data.datasets import human36m
-from canonlift.skeleton import COCO17, H36M17
+from canonlift.body.skeleton import COCO17, H36M17
+from canonlift.readers.datasets import human36m
 
 VIEWS = ("54138969", "55011271", "58860488", "60457274")
 # k1 k2 p1 p2 k3, as strong as those of the real cameras

@@ -6,8 +6,8 @@ import pytest
 import scipy.io
 from datasets_scene import camera, person
 
-from canonlift.data.datasets import mpi_inf_3dhp
-from canonlift.skeleton import H36M17
+from canonlift.body.skeleton import H36M17
+from canonlift.readers.datasets import mpi_inf_3dhp
 
 # The data set's joints, by canonlift's names where they have one (from mpii_get_joint_set.m)
 NAMES28 = [

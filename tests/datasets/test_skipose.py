@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from datasets_scene import camera, person
 
-from canonlift.data.datasets import skipose
-from canonlift.skeleton import COCO17, H36M17
+from canonlift.body.skeleton import COCO17, H36M17
+from canonlift.readers.datasets import skipose
 
 # subject, sequence, first frame, number of frames: numbers repeat on purpose
 TAKES = [(1, 3, 10, 5), (2, 3, 10, 4), (1, 4, 12, 3)]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from datasets_scene import camera, person
 
-from canonlift.data.datasets import sportspose
-from canonlift.skeleton import COCO17
+from canonlift.body.skeleton import COCO17
+from canonlift.readers.datasets import sportspose
 
 SIZE = (1936, 1216)
 # Day, subject, activity and number: one of validation, one of test, two of training

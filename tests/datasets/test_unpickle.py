@@ -10,8 +10,8 @@ from collections import OrderedDict, defaultdict
 import numpy as np
 import pytest
 
-from canonlift.data.datasets import checks
-from canonlift.data.datasets.unpickle import load_npy, load_npz, load_pickle
+from canonlift.readers.datasets import checks
+from canonlift.readers.datasets.unpickle import load_npy, load_npz, load_pickle
 
 FORTRAN = np.asfortranarray(np.arange(12.0).reshape(3, 4))
 HARMLESS = {

@@ -1,0 +1,1 @@
+"""What users look at and take away: exports, figures and the viewer."""

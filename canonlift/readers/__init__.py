@@ -1,0 +1,1 @@
+"""From what detectors and data sets wrote to recordings."""

@@ -1,0 +1,240 @@
+"""Read pickles and npz files of others without running what they may contain.
+
+Numpy arrays and scalars and plain containers are all that a data set needs. Anything else that
+a pickle names, and so could call, is refused.
+"""
+
+import codecs
+import math
+import pickle
+import zipfile
+import zlib
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from io import BufferedIOBase, BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from canonlift.readers.datasets.checks import check_size, existing, need
+
+
+def load_pickle(path: Path, remedy: str) -> Any:
+    """What a pickle holds, if that is arrays, numpy scalars and plain containers.
+
+    Raises:
+        FileNotFoundError: if there is no such file; the message ends with the remedy.
+        ValueError: if it is damaged, or names anything else.
+    """
+    check_size(existing(path, remedy).stat().st_size, path)
+    with path.open("rb") as file:
+        return _unpickle(file, path)
+
+
+def load_npz(path: Path, keys: Sequence[str], remedy: str) -> dict[str, Any]:
+    """The entries `keys` of an npz file; an object array without dimensions is its content.
+
+    Raises:
+        FileNotFoundError: if there is no such file; the message ends with the remedy.
+        ValueError: if it is damaged, lacks a key, or a pickle in it is refused.
+    """
+    existing(path, remedy)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+            need(members, keys, path)
+            check_size(sum(members[key].file_size for key in keys), path)
+            entries = {}
+            for key in keys:
+                with archive.open(members[key]) as file:
+                    entries[key] = _read_npy(file, members[key].file_size, f"{path}, {key}")
+            return entries
+    # RuntimeError: encrypted; NotImplementedError: an unknown compression
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a readable .npz ({error}); fetch it again") from error
+
+
+def loads(data: bytes, where: object) -> Any:
+    """What a pickle in memory holds, if that is arrays, numpy scalars and plain containers.
+
+    Raises:
+        ValueError: if it is damaged, or names anything else.
+    """
+    return _unpickle(BytesIO(data), where)
+
+
+def load_npy(path: Path, remedy: str) -> Any:
+    """The array in an npy file; raises as `load_npz` does."""
+    size = existing(path, remedy).stat().st_size
+    check_size(size, path)
+    with path.open("rb") as file:
+        return _read_npy(file, size, path)
+
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def _read_npy(file: BufferedIOBase, size: int, where: object) -> Any:
+    try:
+        shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+    except Exception as error:  # numpy has a parser read the header
+        raise ValueError(f"{where}: not a numpy array ({error}); fetch it again") from error
+    if dtype.hasobject:
+        array = _unpickle(file, where)
+        if not isinstance(array, np.ndarray) or array.shape != shape:
+            raise ValueError(f"{where}: its pickle is not the array that its header announces")
+        return array.item() if shape == () else array
+    data = file.read(size)
+    if len(data) != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
+        raise ValueError(f"{where}: {len(data)} bytes for {dtype} {shape}; truncated, fetch again")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+class _ForbiddenError(ValueError):
+    pass
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BufferedIOBase, where: object) -> None:
+        super().__init__(file, encoding="latin1")  # Python 2 wrote arrays as text
+        self._where = where
+
+    def find_class(self, module: str, name: str) -> Callable:
+        """The stand-in for a name that is known to be harmless."""
+        current = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
+        if (current, name) not in _KNOWN:
+            raise _ForbiddenError(
+                f"{self._where}: refused, its pickle calls {module}.{name}; only numpy arrays and "
+                "plain containers are read. If you trust its source, load the file there and save "
+                "it again as such"
+            )
+        return _KNOWN[current, name]
+
+
+def _unpickle(file: BufferedIOBase, where: object) -> Any:
+    try:
+        return _Unpickler(file, where).load()
+    except _ForbiddenError:
+        raise
+    except Exception as error:  # a damaged or hostile pickle can raise anything
+        kind = type(error).__name__
+        raise ValueError(
+            f"{where}: not a readable pickle ({kind}: {error}); fetch it again"
+        ) from error
+
+
+class _Dtype:
+    """What a pickle says of a data type; only simple ones are made `real`.
+
+    Numpy trusts the state it unpickles: the fields of a structured type may point outside of
+    the array.
+    """
+
+    __slots__ = ("_code", "_order")
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self._code, self._order = str(code), "="
+
+    def __setstate__(self, state: Any) -> None:
+        _, self._order, subarray, names, fields = state[:5]
+        if (subarray, names, fields) != (None, None, None):
+            raise TypeError("a structured data type")
+
+    @staticmethod
+    def real(dtype: Any) -> np.dtype:
+        """The data type that `dtype` stands for."""
+        if type(dtype) is not _Dtype:
+            raise TypeError(f"data type {dtype!r}")
+        found = np.dtype(dtype._code)
+        if found.kind not in "biufcSUO":
+            raise TypeError(f"data type {found}")
+        return found.newbyteorder(dtype._order)
+
+
+class _Array(np.ndarray):
+    """An array that checks its size; numpy reads past the end of too short a list of objects."""
+
+    def __setstate__(self, state: Any) -> None:
+        shape, dtype, fortran, data = state[-4:]
+        dtype = _Dtype.real(dtype)
+        if isinstance(data, str):
+            data = data.encode("latin1")
+        size = math.prod(shape) * (1 if dtype.hasobject else dtype.itemsize)
+        right = list if dtype.hasobject else bytes
+        if type(data) is not right or len(data) != size or min(shape, default=0) < 0:
+            raise ValueError(f"{dtype} {shape} does not fit the data")
+        super().__setstate__((1, shape, dtype, bool(fortran), data))
+
+
+def _empty_array(*_: Any) -> np.ndarray:
+    return np.ndarray.__new__(_Array, (0,), "b")  # __setstate__ follows
+
+
+# The arguments of these come from the pickle: they can be anything.
+def _from_buffer(
+    buffer: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None
+) -> np.ndarray:
+    array = np.frombuffer(buffer, _Dtype.real(dtype))
+    if order == "K" and axis_order is not None:
+        return array.reshape(shape).transpose(axis_order)
+    return array.reshape(shape, order=order)
+
+
+def _scalar(dtype: Any, data: Any) -> np.generic:
+    if isinstance(data, str):
+        data = data.encode("latin1")
+    return np.frombuffer(data, _Dtype.real(dtype))[0]
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if codecs.lookup(encoding).name != "iso8859-1":
+        raise ValueError(f"bytes in {encoding}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+def _not_called(*_: Any) -> None:
+    raise TypeError("numpy.ndarray is called")
+
+
+class _StandIn:
+    """A callable and nothing else: a pickle can set the attributes of what it gets hold of."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable) -> None:
+        object.__setattr__(self, "_make", make)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._make(*args)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise TypeError(f"a pickle sets {name}")
+
+
+_KNOWN: Mapping[tuple[str, str], Callable] = {
+    name: _StandIn(make)
+    for name, make in {
+        ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+        ("numpy.core.multiarray", "scalar"): _scalar,
+        ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+        ("numpy", "ndarray"): _not_called,
+        ("numpy", "dtype"): _Dtype,
+        ("_codecs", "encode"): _encode,
+        ("collections", "OrderedDict"): OrderedDict,
+        ("collections", "defaultdict"): defaultdict,
+        ("builtins", "bytes"): _no_bytes,
+        ("builtins", "set"): set,
+        ("builtins", "frozenset"): frozenset,
+        ("builtins", "list"): list,
+        ("builtins", "dict"): dict,
+        ("builtins", "complex"): complex,
+    }.items()
+}

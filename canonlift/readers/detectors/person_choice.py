@@ -1,0 +1,135 @@
+"""Which of the people is kept: by the detector's own track ids, or by continuity."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from canonlift.readers import tracking
+from canonlift.readers.detectors.parsing import Footage, InputError
+from canonlift.readers.detectors.persons import Crowd
+
+MAX_GAP_S = 2.0  # a person missing for longer comes back as somebody else
+
+
+def choose(
+    frames: Mapping[int, Crowd], footage: Footage, fps: float, name: str, wanted: Sequence[str]
+) -> tuple[dict[int, int], list[str]]:
+    """The person that is kept, {frame: index}, and an account of it."""
+    numbers = sorted(frames)
+    people = [frames[n].points for n in numbers]
+    instants = footage.instants(fps)
+    moments = [round(instants[n] * fps) for n in numbers]
+    geometric = _tracks(people, moments, fps)
+    ids: dict[str, dict[int, int]] = {}
+    for place, number in enumerate(numbers):
+        for person, track in enumerate(frames[number].tracks):
+            if track is not None:
+                if place in ids.setdefault(track, {}):
+                    where = f"{footage.path}, frame {number}"
+                    what = f"two people with the track id {track}"
+                    raise InputError(where, what, "track the people again")
+                ids[track][place] = person
+    report = []
+    strangers = sum(t is None for f in frames.values() for t in f.tracks)
+    if ids and strangers:
+        report.append(f"{strangers} detections without a track id left out")
+    tracks = ids or {str(i): track for i, track in enumerate(geometric)}
+    best, said = _pick(people, tracks, name, wanted)
+    report = [_account(people, tracks, best) + said, *report]
+    if ids:
+        report += _switches(numbers, geometric, ids, best)
+    return {numbers[place]: person for place, person in best.items()}, report
+
+
+def _tracks(
+    people: Sequence[np.ndarray], moments: Sequence[int], fps: float
+) -> list[dict[int, int]]:
+    """Tracks by overlap and continuity; frames that are missing count as empty."""
+    max_gap = max(1, round(MAX_GAP_S * fps))
+    timeline: list[np.ndarray] = []
+    places: dict[int, int] = {}  # in the timeline -> in `people`
+    for place, crowd in enumerate(people):
+        if place:
+            # Longer gaps, however long, end all tracks alike.
+            empty = min(max(moments[place] - moments[place - 1], 1), max_gap + 2) - 1
+            timeline += [crowd[:0]] * empty
+        places[len(timeline)] = place
+        timeline.append(crowd)
+    tracks = tracking.tracks(timeline, max_gap=max_gap)
+    return [{places[m]: person for m, person in track.items()} for track in tracks]
+
+
+def _pick(
+    people: Sequence[np.ndarray],
+    tracks: Mapping[str, dict[int, int]],
+    name: str,
+    wanted: Sequence[str],
+) -> tuple[dict[int, int], str]:
+    choice = "best"
+    for word in wanted:
+        camera, equals, value = word.rpartition("=")
+        if not equals or camera == name:
+            choice = value
+    if choice in tracking.CHOICES:
+        return tracking.CHOICES[choice](people, list(tracks.values())), ""
+    parts = choice.split(",")
+    missing = [one for one in parts if one not in tracks]
+    if missing:
+        found = ", ".join(sorted(tracks, key=lambda t: -len(tracks[t]))[:20])
+        raise ValueError(
+            f"{name}: no person {', '.join(missing)}; there are {found or 'none'} "
+            f"(or say {', '.join(tracking.CHOICES)})"
+        )
+    joined: dict[int, int] = {}
+    for one in parts:
+        joined = {**tracks[one], **joined}
+    return joined, f"; person {choice} as asked for"
+
+
+def _account(
+    people: Sequence[np.ndarray], tracks: Mapping[str, dict[int, int]], best: Mapping[int, int]
+) -> str:
+    others = sum(len(them) > 0 and place not in best for place, them in enumerate(people))
+    ambiguous = sum(len(them) > 1 for them in people)
+    kept = next((n for n, track in tracks.items() if track == best), None)
+    return (
+        f"{len(people) - len(best)} of {len(people)} frames unobserved"
+        + (f" (in {others} of them somebody else is seen)" if others else "")
+        + f"; {ambiguous} ambiguous, with more than one person"
+        + (f" (kept track {kept} of {len(tracks)})" if len(tracks) > 1 and kept else "")
+    )
+
+
+def _switches(
+    numbers: Sequence[int],
+    geometric: Sequence[Mapping[int, int]],
+    ids: Mapping[str, Mapping[int, int]],
+    best: Mapping[int, int],
+) -> list[str]:
+    """Frames where the detector's id and the continuity of the pose disagree on who is kept."""
+    owner = {item: t for t, track in enumerate(geometric) for item in track.items()}
+    name_of = {item: name for name, track in ids.items() for item in track.items()}
+    places = sorted(best)
+    report = []
+    for before, after in zip(places, places[1:], strict=False):
+        track = owner.get((before, best[before]))
+        if track == owner.get((after, best[after])):
+            continue
+        if track is not None and after in geometric[track] or after - before == 1:
+            report.append(
+                f"WARNING: id {name_of[after, best[after]]} jumps to somebody else at frame "
+                f"{numbers[after]}"
+            )
+    last = places[-1] if places else 0
+    track = owner.get((last, best[last])) if places else None
+    if track is not None:
+        later = [place for place in sorted(geometric[track]) if place > last]
+        if later and (name := name_of.get((later[0], geometric[track][later[0]]))):
+            old = name_of[last, best[last]]
+            report.append(
+                f"WARNING: id {old} ends at frame {numbers[last]}; the same person may go on as "
+                f"id {name} at frame {numbers[later[0]]}: --person CAMERA={old},{name} joins them"
+            )
+    if len(report) > 5:
+        report = [*report[:5], f"WARNING: {len(report) - 5} more such switches"]
+    return report

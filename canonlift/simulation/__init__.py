@@ -1,0 +1,1 @@
+"""The simulated session: athletes, cameras and a detector that errs like a real one."""

@@ -1,0 +1,1 @@
+"""Many uncalibrated views to poses and cameras, without a network."""
