@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from benchmarks import measure
 from benchmarks.training import film
 from canonlift.body.skeleton import H36M17, ROOT
-from canonlift.evaluation.evaluate import BLOCK
 from canonlift.geometry.scale import unit_scale
+from canonlift.inference.predict import BLOCK
 from canonlift.models.mlp import Lifter, LifterConfig
 from canonlift.types import Lifted, Views
 

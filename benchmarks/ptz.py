@@ -42,7 +42,8 @@ from canonlift.body.skeleton import H36M17
 from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording, save
 from canonlift.data.samples import read_one
-from canonlift.evaluation.evaluate import Scores, predict
+from canonlift.evaluation.evaluate import Scores
+from canonlift.inference.predict import predict
 from canonlift.simulation.session import CameraConfig, Cameras, DetectorConfig, film, place_cameras
 from canonlift.training import checkpoint
 from canonlift.training import config as configs

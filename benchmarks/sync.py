@@ -33,7 +33,7 @@ from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import Recording
 from canonlift.data.samples import Session, to_views
 from canonlift.data.windows import cut
-from canonlift.evaluation.evaluate import predict
+from canonlift.inference.predict import predict
 from canonlift.methods import consistency
 from canonlift.readers import synchronise
 from canonlift.simulation.session import film

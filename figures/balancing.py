@@ -13,7 +13,7 @@ from pathlib import Path
 
 from canonlift.data.recording import Recording, load
 from canonlift.data.samples import read_one
-from canonlift.evaluation.evaluate import predict
+from canonlift.inference.predict import predict
 from canonlift.inference.reconstruction import reconstruct
 from canonlift.output import viewer
 from canonlift.output.figures import pictures

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from canonlift.data.samples import read_one
-from canonlift.evaluation.evaluate import evaluate, predict
+from canonlift.evaluation.evaluate import evaluate
+from canonlift.inference.predict import predict
 from canonlift.output.figures import pictures
 from canonlift.training import checkpoint
 from eval import test_recordings

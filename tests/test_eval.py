@@ -20,6 +20,7 @@ from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
 from canonlift.data.samples import centre, to_views
 from canonlift.evaluation import evaluate as scoring
+from canonlift.inference.predict import predict
 from canonlift.inference.reconstruction import reconstruct
 from canonlift.simulation.athlete import MOTIONS, perform, sample_person
 from canonlift.simulation.session import CameraConfig, DetectorConfig, film
@@ -108,7 +109,7 @@ def test_predictions_have_the_promised_shapes_and_units(model):
     recording = take()
     seen = to_views(recording).observed.any(-1).numpy()
     assert not seen.all()
-    found = scoring.predict(model, recording)
+    found = predict(model, recording)
     assert found.pose.shape == (10, 3, 17, 3)
     assert found.rotation.shape == (10, 3, 3, 3)
     assert found.keypoints_refined.shape == (10, 3, 17, 2)
@@ -129,7 +130,7 @@ def test_views_in_which_nobody_was_seen_hold_nan_and_nothing_else_does(model):
     confidence[2], confidence[5, 1] = 0, 0
     keypoints[confidence == 0] = np.nan
     recording = replace(recording, keypoints=keypoints, confidence=confidence)
-    found = scoring.predict(model, recording)
+    found = predict(model, recording)
     blank = ~to_views(recording).observed.any(-1).numpy()
     assert blank[2].all()
     assert blank[5, 1]
@@ -142,9 +143,9 @@ def test_views_in_which_nobody_was_seen_hold_nan_and_nothing_else_does(model):
 
 def test_lifts_one_view_alone_as_it_does_among_others(model):
     recording = take()
-    among = scoring.predict(model, recording)
+    among = predict(model, recording)
     for view in range(3):
-        alone = scoring.predict(model, one_view(recording, view))
+        alone = predict(model, one_view(recording, view))
         for name in ("pose", "rotation"):
             np.testing.assert_allclose(
                 getattr(alone, name)[:, 0], getattr(among, name)[:, view], rtol=0, atol=2e-6
@@ -152,14 +153,14 @@ def test_lifts_one_view_alone_as_it_does_among_others(model):
     nonsense = recording.keypoints.copy()
     nonsense[:, 1:] = nonsense[::-1, 1:]
     nonsense[recording.confidence == 0], nonsense[np.isnan(nonsense)] = np.nan, 0
-    other = scoring.predict(model, replace(recording, keypoints=nonsense))
+    other = predict(model, replace(recording, keypoints=nonsense))
     np.testing.assert_allclose(other.pose[:, 0], among.pose[:, 0], rtol=0, atol=2e-6)
     assert np.nanmax(np.abs(other.pose[:, 1:] - among.pose[:, 1:])) > 1e-3
 
 
 def test_a_camera_alone_repairs_nothing(model):
     recording = one_view(take())
-    found = scoring.predict(model, recording).keypoints_refined
+    found = predict(model, recording).keypoints_refined
     detected, *_ = centre(recording)
     unseen = ~to_views(recording).observed.numpy()
     expected = np.where(unseen[..., None], np.nan, detected)
@@ -168,7 +169,7 @@ def test_a_camera_alone_repairs_nothing(model):
 
 def test_repair_moves_unsure_joints_only_and_keeps_the_place_in_the_image(model):
     recording = take(n_frames=40)
-    found = scoring.predict(model, recording).keypoints_refined
+    found = predict(model, recording).keypoints_refined
     detected, confidence, _, rooted = centre(recording)
     never = np.isin(H36M17, model.config.fusion.never)
     seen = (confidence > 0) & rooted[..., None]
@@ -183,12 +184,12 @@ def test_repair_moves_unsure_joints_only_and_keeps_the_place_in_the_image(model)
 
 @pytest.mark.parametrize("block", [1, 3, 10])
 def test_predictions_do_not_depend_on_the_block_size(model, block):
-    same(scoring.predict(model, take(), block), scoring.predict(model, take()))
+    same(predict(model, take(), block), scoring.predict(model, take()))
 
 
 @pytest.mark.parametrize("n_views", [2, 5])
 def test_any_number_of_views(model, n_views):
-    assert scoring.predict(model, take(4, n_views)).pose.shape == (4, n_views, 17, 3)
+    assert predict(model, take(4, n_views)).pose.shape == (4, n_views, 17, 3)
 
 
 # --- files
@@ -238,11 +239,11 @@ def test_predictions_are_read_back_without_pickles(evaluate, model):
         }
         np.testing.assert_array_equal(
             file["one/fused_pose"],
-            reconstruct(takes["one"], scoring.predict(model, takes["one"])).pose,
+            reconstruct(takes["one"], predict(model, takes["one"])).pose,
         )
         for name, recording in takes.items():
             read = Prediction(*(file[f"{name}/{key}"] for key in Prediction.__annotations__))
-            same(read, scoring.predict(model, recording))
+            same(read, predict(model, recording))
     names = [path.name for path in evaluate.out.iterdir()]
     assert sorted(names) == ["predictions.npz", "results.json"]
 
@@ -288,8 +289,7 @@ def test_all_views_together_have_a_block_of_their_own(evaluate, model):
     assert (protocol["fewest_views"], protocol["most_views"]) == (2, 3)
     assert (protocol["recordings"], protocol["frames"]) == (2, 17)
     sequences = {
-        name: reconstruct(takes[name], scoring.predict(model, takes[name]))
-        for name in ("three", "two")
+        name: reconstruct(takes[name], predict(model, takes[name])) for name in ("three", "two")
     }
     errors = []
     for name, sequence in sequences.items():
@@ -360,7 +360,7 @@ def test_another_detectors_joints_are_converted(evaluate, model):
     with np.load(evaluate.out / "predictions.npz") as file:
         assert np.isfinite(file["coco/pose"]).all()
         assert file["coco/pose"].shape == (6, 2, 17, 3)
-    same(scoring.predict(model, coco.on_skeleton(H36M17)),
+    same(predict(model, coco.on_skeleton(H36M17)),
          Prediction(*(np.load(evaluate.out / "predictions.npz")[f"coco/{key}"]
                       for key in Prediction.__annotations__)))  # fmt: skip
 
@@ -403,7 +403,7 @@ def test_what_was_never_seen_or_known_makes_no_numbers(evaluate):
 def planted(model, recording, **arrays):
     """Scores of a prediction that differs from the model's own in the given arrays."""
     scores = scoring.Scores(model)
-    prediction = replace(scoring.predict(model, recording), **arrays)
+    prediction = replace(predict(model, recording), **arrays)
     scores.add("planted", recording, prediction)
     return scores.results()
 
@@ -492,7 +492,7 @@ def test_recordings_are_pooled_by_pose_not_by_recording(model):
     scores = scoring.Scores(model)
     takes = {"long": take(12), "short": take(4, seed=1)}
     for name, recording in takes.items():
-        scores.add(name, recording, scoring.predict(model, recording))
+        scores.add(name, recording, predict(model, recording))
     results = scores.results()
     rows = results["per_recording"]
     n = {name: to_views(r).observed.any(-1).sum().item() for name, r in takes.items()}
@@ -590,7 +590,7 @@ def test_groups_pool_their_poses_and_weigh_the_same(model):
     assert groups == {"s9_Walk-1": "Walk", "s9_Walk-2": "Walk", "s9_Sit": "Sit"}
     scores, walk = scoring.Scores(model, groups), scoring.Scores(model)
     for name, recording in takes.items():
-        prediction = scoring.predict(model, recording)
+        prediction = predict(model, recording)
         scores.add(name, recording, prediction)
         if groups[name] == "Walk":
             walk.add(name, recording, prediction)

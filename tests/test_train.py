@@ -25,7 +25,8 @@ import train
 from canonlift.body.skeleton import H36M17
 from canonlift.data import recording as recordings
 from canonlift.data import samples as sessions
-from canonlift.evaluation.evaluate import evaluate, predict
+from canonlift.evaluation.evaluate import evaluate
+from canonlift.inference.predict import predict
 from canonlift.methods import fusion
 from canonlift.methods.fusion import FusionConfig, fuse
 from canonlift.methods.stages import Repair

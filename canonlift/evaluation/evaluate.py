@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,21 +18,18 @@ from torch import Tensor
 
 from canonlift import files, metrics
 from canonlift.body import skeleton
-from canonlift.body.anatomy import body_length
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
 from canonlift.data.samples import centre, read_one, to_views
 from canonlift.data.windows import gather
+from canonlift.inference.predict import predict
 from canonlift.inference.reconstruction import reconstruct
-from canonlift.methods.sequences import lift_recording
-from canonlift.models.temporal import SequenceLifter
 from canonlift.output.export.writing import Exporter, Take
 from canonlift.output.figures.album import draw_recording, draw_run
 from canonlift.training.checkpoint import Model
 from canonlift.types import Lifted, Views
 
 METHODS = ("canonlift", "mean_pose", "flat")
-BLOCK = 1024  # views lifted at once: enough to keep a core busy, few enough for its caches
 
 
 def evaluate(
@@ -88,45 +85,6 @@ def lacking(recording: Recording) -> tuple[str, ...]:
     """Joints that no view has in any frame."""
     never = (recording.confidence == 0).all((0, 1))
     return tuple(name for name, gone in zip(recording.joints, never, strict=True) if gone)
-
-
-@torch.inference_mode()
-def predict(model: Model, recording: Recording, block: int = BLOCK) -> Prediction:
-    """Lift every view of a recording by itself, and repair its detections by the others.
-
-    The recording must be on the model's skeleton. About `block` views are lifted at once.
-    """
-    views = to_views(recording)
-    parts = []
-    for part, lifted in _lift(model, views, recording.fps, block):
-        in_camera = lifted.in_camera
-        length = body_length(in_camera, model.joints)
-        pose = in_camera / length.clamp_min(1e-12)[..., None, None]
-        fused = model.repair(part, lifted)
-        unseen = ~part.observed.any(-1)[..., None, None]
-        parts.append(
-            (
-                pose.masked_fill(unseen, torch.nan),
-                lifted.rotation.masked_fill(unseen, torch.nan),
-                fused.keypoints.masked_fill(~fused.observed[..., None], torch.nan),
-            )
-        )
-    pose, rotation, keypoints = (torch.cat(x).cpu().numpy() for x in zip(*parts, strict=True))
-    _, _, root, _ = centre(recording)
-    return Prediction(pose, rotation, (keypoints + root[..., None, :]).astype(np.float32))
-
-
-def _lift(model: Model, views: Views, fps: float, block: int) -> Iterator[tuple[Views, Lifted]]:
-    """Some frames after others, and what the model says of them."""
-    config, lifter = model.config, model.lifter
-    frames = max(1, block // views.keypoints.shape[1])
-    whole = None
-    if isinstance(lifter, SequenceLifter):
-        whole = lift_recording(lifter, config.sequence, views, fps, block)
-    for start in range(0, len(views), frames):
-        some = slice(start, start + frames)
-        part = views[some].to(model.device)
-        yield part, lifter(part) if whole is None else whole[some].to(model.device)
 
 
 class PredictionFile:
