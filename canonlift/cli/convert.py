@@ -35,8 +35,8 @@ import numpy as np
 
 from canonlift import suggestions
 from canonlift.body.skeleton import SKELETONS
+from canonlift.data.frames import expand, read_one
 from canonlift.data.recording import Recording, save
-from canonlift.data.samples import expand, read_one
 from canonlift.output.figures import pictures
 from canonlift.readers import morphing, synchronise
 from canonlift.readers.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose

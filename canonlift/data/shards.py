@@ -18,24 +18,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from canonlift import files
-from canonlift.data.recording import fingerprint
-from canonlift.data.samples import (
+from canonlift.data.frames import (
     Complete,
+    FramesInMemory,
     Summary,
     add_up,
     check_views,
+    pick,
     read_one,
     summarise,
     to_views,
 )
+from canonlift.data.recording import fingerprint
 from canonlift.types import Target, Views
 
 FORMAT = 2  # to be raised when the same recording comes to hold something else in its shard
-WINDOW_BYTES = 2**28
+CAPACITY_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Shard:
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
-    """Samples on disk: nothing is kept in memory but what was asked for.
+class FramesOnDisk:
+    """Frames on disk: nothing is kept in memory but what was asked for.
 
     Shards are read, not mapped into memory: what is mapped counts as this process's memory, and
     the system would fetch 128 kB around each single frame.
@@ -58,73 +60,68 @@ class Stored:
     shards: tuple[Shard, ...]
     names: tuple[str, ...]
     device: torch.device = torch.device("cpu")
-    frames: int = 1
 
     def __len__(self) -> int:
         return int(self.bounds[-1])
 
-    def __getitem__(self, samples: Int[Tensor, " N"]) -> Views:
-        sought = samples.cpu().sort()
-        return self._load(sought.values)[_inverse(sought.indices)].to(self.device)
+    def __getitem__(self, frames: Int[Tensor, "*shape"]) -> Views:
+        wanted, places = frames.cpu().unique(return_inverse=True)
+        return pick(self._load(wanted), places).to(self.device)
 
-    def to(self, device: torch.device) -> "Stored":
-        """Have samples arrive on a device."""
+    def load(self, frames: Int[Tensor, " N"]) -> FramesInMemory:
+        """These frames, in ascending order, as frames in memory."""
+        return FramesInMemory(self._load(frames), torch.tensor([0, len(frames)]), ("",))
+
+    def to(self, device: torch.device) -> "FramesOnDisk":
+        """Have frames arrive on a device."""
         return replace(self, device=device)
 
-    def of(self, index: int) -> Int[Tensor, " N"]:
-        """Numbers of a recording's samples."""
-        return torch.arange(int(self.bounds[index]), int(self.bounds[index + 1]))
-
-    def origin(self, samples: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
-        """The recording that each sample is of."""
-        return torch.searchsorted(self.bounds, samples.cpu(), right=True) - 1
-
-    def hold(self, batches: Int[Tensor, "N B"]) -> tuple[Views, Int[Tensor, "N B"]]:
-        """Views among which all these batches are, and where."""
-        order = batches.flatten().sort()
-        places = _inverse(order.indices).view_as(batches)
-        return self._load(order.values).to(self.device), places.to(self.device)
+    def observed(self) -> Bool[Tensor, " N"]:
+        """Frames in which any view observed anything."""
+        blocks = torch.arange(len(self)).split(max(1, self.capacity // 8))
+        return torch.cat([self._load(block).observed.any(-1).any(-1) for block in blocks])
 
     def summary(self) -> Summary:
-        """What there is to say of all of them."""
+        """What is known of all shards."""
         return self.total
 
     @cached_property
     def total(self) -> Summary:
-        """What there is to say of all shards."""
+        """The same, added up once."""
         return add_up([shard.summary for shard in self.shards])
 
     @cached_property
-    def bounds(self) -> Int[Tensor, " N"]:
-        """First sample of each shard, and the end."""
+    def bounds(self) -> Int[Tensor, " R_1"]:
+        """First frame of each shard, and the end."""
         return torch.tensor([0, *(shard.summary.frames for shard in self.shards)]).cumsum(0)
 
     @cached_property
     def rigs(self) -> list[int]:
-        """Number of each shard's rig, as `sessions.read` counts them."""
+        """Number of each shard's rig, as `frames.read` counts them."""
         known: dict[str, int] = {}
         return [known.setdefault(s.rig, len(known)) if s.rig else -1 for s in self.shards]
 
     @cached_property
     def row(self) -> tuple[int, ...]:
-        """Shape of a sample."""
+        """Shape of a frame."""
         values = _read_rows(self.shards[0].path, np.arange(1)).shape[-1]
         return self.total.views, self.total.joints, values
 
     @cached_property
-    def window(self) -> int:
-        """Samples that can be in memory together."""
-        return max(1, WINDOW_BYTES // (4 * math.prod(self.row)))
+    def capacity(self) -> int:
+        """Frames that can be in memory together."""
+        return max(1, CAPACITY_BYTES // (4 * math.prod(self.row)))
 
-    def _load(self, samples: Int[Tensor, " N"]) -> Views:
-        """Samples in ascending order."""
-        rows = np.zeros((len(samples), *self.row), np.float32)
-        rig = torch.empty(len(samples), dtype=torch.long)
-        indices, counts = self.origin(samples).unique_consecutive(return_counts=True)
+    def _load(self, frames: Int[Tensor, " N"]) -> Views:
+        """Frames in ascending order."""
+        rows = np.zeros((len(frames), *self.row), np.float32)
+        rig = torch.empty(len(frames), dtype=torch.long)
+        origin = torch.searchsorted(self.bounds, frames, right=True) - 1
+        indices, counts = origin.unique_consecutive(return_counts=True)
         end = 0
         for index, count in zip(indices.tolist(), counts.tolist(), strict=True):
             start, end = end, end + count
-            wanted = (samples[start:end] - self.bounds[index]).numpy()
+            wanted = (frames[start:end] - self.bounds[index]).numpy()
             found = _read_rows(self.shards[index].path, wanted)
             rows[start:end, : found.shape[1]] = found
             rig[start:end] = self.rigs[index]
@@ -138,8 +135,8 @@ def read(
     complete: Complete,
     folder: Path,
     kind: str,
-) -> Stored:
-    """`sessions.read`, one recording at a time and by way of shards in `folder`.
+) -> FramesOnDisk:
+    """`frames.read`, one recording at a time and by way of shards in `folder`.
 
     Args:
         paths: recordings.
@@ -160,7 +157,7 @@ def read(
         shard = _shard(path, joints, complete, folder, kind, least_views)
         check_views(path, shard.summary.views, least_views)
         shards.append(shard)
-    return Stored(tuple(shards), tuple(str(path) for path in paths))
+    return FramesOnDisk(tuple(shards), tuple(str(path) for path in paths))
 
 
 def _shard(
@@ -180,10 +177,10 @@ def _shard(
         check_views(path, len(recording.views), least_views)
         views = complete(path, recording, to_views(recording, 0 if recording.rig else -1))
         files.write(shard, lambda file: np.save(file, rows_of(views)))
-        said = json.dumps({"rig": recording.rig, "summary": summarise(views)._asdict()})
-        files.write(note, lambda file: file.write(said.encode()))
-    said = json.loads(note.read_text())
-    return Shard(shard, said["rig"], Summary(**said["summary"]))
+        text = json.dumps({"rig": recording.rig, "summary": summarise(views)._asdict()})
+        files.write(note, lambda file: file.write(text.encode()))
+    described = json.loads(note.read_text())
+    return Shard(shard, described["rig"], Summary(**described["summary"]))
 
 
 def rows_of(views: Views) -> Float[np.ndarray, "B V J C"]:
@@ -214,9 +211,3 @@ def _read_rows(path: Path, wanted: Int[np.ndarray, " N"]) -> Float[np.ndarray, "
 def _to_views(rows: Float[Tensor, "B V J C"], rig: Int[Tensor, " B"]) -> Views:
     target = Target(rows[..., 3:6], rows[..., 6]) if rows.shape[-1] == 7 else None
     return Views(rows[..., :2], rows[..., 2], rig, target)
-
-
-def _inverse(order: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(len(order))
-    return inverse

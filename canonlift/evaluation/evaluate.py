@@ -18,9 +18,9 @@ from torch import Tensor
 
 from canonlift import files, metrics
 from canonlift.body import skeleton
+from canonlift.data.frames import centre, read_one, to_views
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
-from canonlift.data.samples import centre, read_one, to_views
 from canonlift.data.windows import gather
 from canonlift.inference.predict import predict
 from canonlift.inference.reconstruction import reconstruct

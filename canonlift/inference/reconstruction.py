@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from canonlift.body.anatomy import body_length
+from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
-from canonlift.data.samples import to_views
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.solve.least_squares import TOLERANCE, Sight, adjust
 from canonlift.types import Lifted, Views

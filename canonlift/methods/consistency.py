@@ -15,7 +15,7 @@ from torch import Tensor
 from canonlift import distributed
 from canonlift.geometry.alignment import align_both_ways, procrustes
 from canonlift.geometry.scale import SMALLEST_NORM
-from canonlift.types import Motion, Windows
+from canonlift.types import Lifted, Views
 
 POINT = 1e-6  # size of a pose, relative to what was seen, from which on it is a point
 
@@ -53,29 +53,29 @@ def segments(n_frames: int, length: int, device: torch.device | None = None) -> 
     return first[:, None] + torch.arange(length, device=device)
 
 
-def align(motion: Motion, windows: Windows, segment: int) -> Alignment:
+def align(lifted: Lifted, views: Views, segment: int) -> Alignment:
     """Align every pair of views in every segment of so many frames, by what both observed.
 
     The gradient goes through scale, rotation and translation (Eqs. 3 and 4). Where fewer than
     three joints were observed in both views of a segment, or a pose has shrunk to a point, there
     is no similarity, and the weight is 0.
     """
-    n_views, n_frames = windows.confidence.shape[1:3]
-    device = windows.confidence.device
+    n_views, n_frames = views.confidence.shape[1:3]
+    device = views.confidence.device
     frames = segments(n_frames, segment, device)
     pairs = torch.triu_indices(n_views, n_views, offset=1, device=device)
-    points = motion.in_camera[:, :, frames]
-    confidence = windows.confidence[:, :, frames]
+    points = lifted.in_camera[:, :, frames]
+    confidence = views.confidence[:, :, frames]
     weight = confidence[:, pairs[0]] * confidence[:, pairs[1]]
     joints = (weight > 0).any(-2).sum(-1)
-    units = windows.unit[:, :, :, 0]
+    units = views.unit[:, :, :, 0]
     point = points.detach().abs().amax((3, 4, 5)) < POINT * units[..., 0]
     enough = (joints >= 3) & ~(point[:, pairs[0]] | point[:, pairs[1]])
     first, second = (points[:, side].flatten(3, 4) for side in pairs)
     seen = (weight > 0).any(-1).any(-1)
     weight = (weight * enough[..., None, None]).flatten(3, 4)
     there, back, exists = align_both_ways(first, second, weight)
-    sizes = replace(windows, keypoints=motion.in_camera[..., :2]).unit[:, :, :, 0]
+    sizes = replace(views, keypoints=lifted.in_camera[..., :2]).unit[:, :, :, 0]
     return Alignment(
         frames,
         pairs,
@@ -93,7 +93,7 @@ def consistency(aligned: Alignment) -> Float[Tensor, ""]:
     so that making all poses smaller does not make the loss smaller. (Divided by their size in
     space it would fall when depths grow without end.) Two optima without a body are left: one
     that never moves, and the rod along the axis of its camera that every view can agree on; see
-    `cross_image`. Pairs weigh as much as was observed in both of their views.
+    `other_views`. Pairs weigh as much as was observed in both of their views.
     """
     return _mean_distance(aligned, [side.size for side in _sides(aligned)])
 
@@ -106,7 +106,7 @@ def consistency_as_printed(aligned: Alignment) -> Float[Tensor, ""]:
     return _mean_distance(aligned, [side.unit for side in _sides(aligned)])
 
 
-def cross_image(windows: Windows, aligned: Alignment) -> Float[Tensor, ""]:
+def other_views(views: Views, aligned: Alignment) -> Float[Tensor, ""]:
     """Distance, in the image of each view, of the poses of every other one moved onto it.
 
     Agreement alone is cheapest for a body that hardly moves: what one view cannot tell from its
@@ -114,8 +114,8 @@ def cross_image(windows: Windows, aligned: Alignment) -> Float[Tensor, ""]:
     come to meet it. Joints that a view did not see it has to guess, so the confidence is that of
     the other view alone. Not in the papers.
     """
-    keypoints = windows.keypoints[:, :, aligned.frames].flatten(3, 4)
-    confidence = windows.confidence[:, :, aligned.frames].flatten(3, 4)
+    keypoints = views.keypoints[:, :, aligned.frames].flatten(3, 4)
+    confidence = views.confidence[:, :, aligned.frames].flatten(3, 4)
     exists = (aligned.weight > 0).any(-1, keepdim=True)
     total, count = 0.0, 0.0
     for side, onto in zip(_sides(aligned), aligned.pairs.flip(0), strict=True):

@@ -1,4 +1,6 @@
-"""What the views of one person have to agree on.
+"""Losses of single frames: how well the poses lifted from all views fit the detections of all.
+
+All take `instants`, in which every frame is a sample and there is no axis of time.
 
 Every pair of views weighs the same, a view with itself included (CVSF, Eq. 7). All distances
 are means per joint, weighted by confidence, so that a batch in which many joints are unseen does
@@ -22,7 +24,7 @@ def reprojection(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
     """
     seen = unit_scale(lifted.in_every_image, views.observed[:, None])
     gap = unit_scale(views.keypoints, views.observed)[:, None] - seen
-    from_seen_view = views.observed.any(-1)[:, :, None, None]  # an empty view lifts to nothing
+    from_seen_view = views.observed.any(-1)[:, :, None, None]  # an empty view has no pose
     weight = views.confidence[:, None] * from_seen_view
     return weighted_mean(gap.abs().sum(-1), weight)
 
@@ -50,18 +52,18 @@ def consistency_3d(views: Views, pose: Float[Tensor, "B V J 3"]) -> Float[Tensor
     return weighted_mean(gap, (seen[:, :, None] & seen[:, None]).to(gap.dtype))
 
 
-def imitation(views: Views, target: Target | None, lifted: Lifted) -> Float[Tensor, ""]:
+def target_pose(views: Views, target: Target | None, lifted: Lifted) -> Float[Tensor, ""]:
     """L1 distance of the pose lifted from each view, in each camera, from a 3D target.
 
-    `reprojection` with a third dimension, and as blind to size. It says nothing of the canonical
-    frame, which stays the network's own choice. Not in the papers: from a random start,
-    reprojection alone can settle on flat poses (see `targets.closed_form`).
+    `reprojection` with a third dimension, and as independent of size. The network is free to
+    choose the canonical frame. Not in the papers: from a random start, reprojection alone can
+    settle on flat poses (see `solve.closed_form`).
 
     Raises:
         ValueError: if there is no target.
     """
     if target is None:
-        raise ValueError("nothing to imitate: the views have no target; see data.target")
+        raise ValueError("there is nothing to learn: the views have no target; see data.target")
     known = target.trust > 0
     gap = unit_scale(target.pose, known)[:, None] - unit_scale(
         lifted.in_every_camera, known[:, None]
@@ -85,7 +87,7 @@ def camera_consistency(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
     last = torch.searchsorted(rig, rig, right=True) - 1
     partner = torch.where(position == last, first, position + 1)
 
-    rotation = lifted.rotation[order]
+    rotation = lifted.to_camera[order]
     relative = torch.einsum("bmrk,bnck->bmnrc", rotation, rotation)
     seen = views.observed[order].any(-1)
     seen = seen & seen[partner] & (rig >= 0)[:, None]

@@ -159,7 +159,7 @@ def joint_maps(
     n_views = views.keypoints.shape[1]
     keypoints = views.keypoints / norm(views.keypoints, views.observed)
     keypoints = torch.where(views.observed[..., None], keypoints, 0.0)
-    m_from_n = torch.einsum("bmrk,bnck->bnmrc", lifted.rotation, lifted.rotation)
+    m_from_n = torch.einsum("bmrk,bnck->bnmrc", lifted.to_camera, lifted.to_camera)
     target, across, _ = epipolar_normals(m_from_n)
     if config.scale_ratio:
         across = across * _scale_ratio(views, lifted)[..., 0]
@@ -185,7 +185,7 @@ def others(where: Int[Tensor, "K 3"], n_views: int) -> Int[Tensor, "K N"]:
 
 def _line_weights(lifted: Lifted, config: FusionConfig) -> Float[Tensor, "B V V"]:
     """What a line of view n (first V) counts in view m, times its confidence; 0: no line."""
-    axis = lifted.rotation[:, :, 2].detach()
+    axis = lifted.to_camera[:, :, 2].detach()
     # Sine by the cross product: the cosine cannot tell small angles from 0 in float32.
     sine = torch.linalg.cross(axis[:, :, None], axis[:, None], dim=-1).norm(dim=-1)
     other = ~torch.eye(sine.shape[1], dtype=torch.bool, device=sine.device)
@@ -292,8 +292,8 @@ def by_triangulation(
     parallel, and the maximum slides along them.
     """
     seen = Sight.of(views, lifted)
-    pose, say = triangulate(seen, lifted.rotation, seen.prior, config.line_sigma)
-    image = torch.einsum("bvrc,bjc->bvjr", lifted.rotation[:, :, :2], pose) / seen.size
+    pose, say = triangulate(seen, lifted.to_camera, seen.prior, config.line_sigma)
+    image = torch.einsum("bvrc,bjc->bvjr", lifted.to_camera[:, :, :2], pose) / seen.size
     sample, view, joint = where.unbind(-1)
     agreed = say.sum(1) / views.observed.sum(1).clamp_min(1)
     return image[sample, view, joint], agreed[sample, joint]

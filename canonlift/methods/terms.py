@@ -1,4 +1,7 @@
-"""The training objective: a table of terms, and a weighted sum of some of them."""
+"""The table of terms: each loss of the papers, and ours. A new loss is a row here and a function.
+
+A config gives a term a weight in a phase of its schedule; the objective is their weighted sum.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -7,104 +10,98 @@ from jaxtyping import Float
 from torch import Tensor
 
 from canonlift.methods import consistency, frame_losses, sequence_losses
-from canonlift.methods.stages import (
-    AlignPass,
-    FusePass,
-    LiftPass,
-    MendPass,
-    MotionPass,
-    Pass,
-    ReliftPass,
-    RemendPass,
-)
-from canonlift.solve import closed_form
-from canonlift.suggestions import unknown
+from canonlift.methods.passes import Pass
+from canonlift.methods.targets import consensus
+
+# What a term may need, as it is said where the config does not provide it.
+NEEDS: Mapping[str, str] = {
+    "target": "a 3D target; set data.target to closed_form (or pose3d), or data.supervised",
+    "canonical": "a network that predicts poses in a canonical frame",
+    "image_scale": "a network that predicts poses in the scale of the image",
+    "motion": "windows of two frames or more; set windows.length",
+    "single_frames": "single frames; set windows.length to 1",
+}
 
 
 class Term(NamedTuple):
-    """One row of the objective."""
+    """One row."""
 
-    reads: type[Pass]  # the least a stage must produce
-    compute: Callable[..., Float[Tensor, ""]]
+    compute: Callable[[Pass], Float[Tensor, ""]]
+    needs: tuple[str, ...] = ()  # rows of NEEDS
+    one_view: bool = False  # has something to learn from in a recording of a single view
 
 
-# The whole objective on one screen. A config takes part in a row by giving it a weight.
 TERMS: Mapping[str, Term] = {
-    "reprojection": Term(LiftPass, lambda p: frame_losses.reprojection(p.views, p.lifted)),
-    "imitation": Term(
-        LiftPass, lambda p: frame_losses.imitation(p.views, p.views.target, p.lifted)
+    # Cross-View Self-Fusion and CanonPose
+    "reprojection": Term(lambda p: frame_losses.reprojection(p.frame_views, p.frame_related)),
+    "refinement": Term(lambda p: frame_losses.refinement(p.frame_views, p.frame_repaired)),
+    "repaired_reprojection": Term(
+        lambda p: frame_losses.reprojection(p.frame_repaired, p.frame_related)
+    ),
+    "consistency_3d": Term(
+        lambda p: frame_losses.consistency_3d(p.frame_views, p.frame_reposed), ("canonical",)
     ),
     "camera_consistency": Term(
-        LiftPass, lambda p: frame_losses.camera_consistency(p.views, p.lifted)
+        lambda p: frame_losses.camera_consistency(p.frame_views, p.frame_related),
+        ("single_frames",),
     ),
-    "refinement": Term(FusePass, lambda p: frame_losses.refinement(p.views, p.fused)),
-    "fused_reprojection": Term(FusePass, lambda p: frame_losses.reprojection(p.fused, p.lifted)),
-    "consensus": Term(
-        FusePass,
-        lambda p: frame_losses.imitation(
-            p.views, closed_form.consensus(p.fused, p.lifted), p.lifted
-        ),
+    # Two Views Are Better than One
+    "own_view": Term(
+        lambda p: sequence_losses.own_view(p.views, p.lifted), ("image_scale",), one_view=True
     ),
-    "consistency_3d": Term(ReliftPass, lambda p: frame_losses.consistency_3d(p.views, p.relifted)),
-    # Of sequence models.
-    "image": Term(MotionPass, lambda p: sequence_losses.reprojection(p.views, p.motion)),
-    "position": Term(MotionPass, lambda p: sequence_losses.position(p.views, p.motion)),
-    "velocity": Term(MotionPass, lambda p: sequence_losses.velocity(p.views, p.motion)),
-    "scale_free": Term(MotionPass, lambda p: sequence_losses.scale_free(p.views, p.motion)),
-    "fold": Term(MotionPass, lambda p: sequence_losses.fold(p.views, p.motion, p.joints)),
-    "consistency": Term(AlignPass, lambda p: consistency.consistency(p.aligned)),
+    "consistency": Term(lambda p: consistency.consistency(p.aligned), ("image_scale",)),
     "consistency_as_printed": Term(
-        AlignPass, lambda p: consistency.consistency_as_printed(p.aligned)
+        lambda p: consistency.consistency_as_printed(p.aligned), ("image_scale",)
     ),
-    "cross_image": Term(AlignPass, lambda p: consistency.cross_image(p.views, p.aligned)),
-    "mended_image": Term(MendPass, lambda p: sequence_losses.reprojection(p.mended, p.motion)),
-    "mended_consistency": Term(RemendPass, lambda p: consistency.consistency(p.realigned)),
+    "target_position": Term(
+        lambda p: sequence_losses.target_position(p.views, p.lifted),
+        ("target", "image_scale"),
+        one_view=True,
+    ),
+    "target_velocity": Term(
+        lambda p: sequence_losses.target_velocity(p.views, p.lifted),
+        ("target", "image_scale", "motion"),
+        one_view=True,
+    ),
+    "target_scale_free": Term(
+        lambda p: sequence_losses.target_scale_free(p.views, p.lifted),
+        ("target", "image_scale"),
+        one_view=True,
+    ),
+    # Ours
+    "target_pose": Term(
+        lambda p: frame_losses.target_pose(p.frame_views, p.frame_views.target, p.frame_related),
+        ("target",),
+    ),
+    "consensus": Term(
+        lambda p: frame_losses.target_pose(
+            p.frame_views, consensus(p.frame_repaired, p.frame_related), p.frame_related
+        )
+    ),
+    "other_views": Term(lambda p: consistency.other_views(p.views, p.aligned), ("image_scale",)),
+    "flexion": Term(lambda p: sequence_losses.flexion(p.views, p.lifted, p.method.joints)),
+    "repaired_own_view": Term(
+        lambda p: sequence_losses.own_view(p.repaired, p.lifted), ("image_scale",)
+    ),
+    "repaired_consistency": Term(lambda p: consistency.consistency(p.realigned), ("image_scale",)),
 }
-SUPERVISED = ("imitation", "position", "velocity", "scale_free")  # terms that need a target
 
-# What is logged beside the terms, and never minimised.
-MEASURES: Mapping[str, Term] = {
-    "spread": Term(MotionPass, lambda p: sequence_losses.spread(p.views, p.motion)),
-    "depth": Term(MotionPass, lambda p: sequence_losses.depth(p.views, p.motion)),
-    "movement": Term(MotionPass, lambda p: sequence_losses.movement(p.views, p.motion)),
-    "degenerate": Term(AlignPass, lambda p: consistency.degenerate(p.aligned)),
+
+class Measure(NamedTuple):
+    """What is logged beside the terms, and never minimised."""
+
+    compute: Callable[[Pass], Float[Tensor, ""]]
+    needs: tuple[str, ...] = ()  # rows of NEEDS
+    part: str = "lifted"  # of a Pass; measured only where some term has read it
+
+
+MEASURES: Mapping[str, Measure] = {
+    "spread": Measure(lambda p: sequence_losses.spread(p.views, p.lifted), ("image_scale",)),
+    "depth": Measure(lambda p: sequence_losses.depth(p.views, p.lifted), ("image_scale",)),
+    "movement": Measure(
+        lambda p: sequence_losses.movement(p.views, p.lifted), ("image_scale", "motion")
+    ),
+    "degenerate": Measure(
+        lambda p: consistency.degenerate(p.aligned), ("image_scale",), "aligned"
+    ),
 }
-
-
-class Objective:
-    """Weighted sum of terms over a pass.
-
-    Raises:
-        ValueError: for an unknown term, or one that the stage cannot feed.
-    """
-
-    def __init__(self, weights: Mapping[str, float], produces: type[Pass]) -> None:
-        for name in weights:
-            if name not in TERMS:
-                raise unknown("a term", name, TERMS)
-            reads = TERMS[name].reads
-            if not issubclass(produces, reads):
-                raise ValueError(
-                    f"term {name!r} reads a {reads.__name__}, but this stage produces a "
-                    f"{produces.__name__}"
-                )
-        if not any(weights.values()):
-            raise ValueError("at least one term needs a weight other than 0")
-        self.weights = dict(weights)
-
-    @property
-    def reads(self) -> type[Pass]:
-        """The least pass that feeds every term; more need not be computed."""
-        return max((TERMS[name].reads for name in self.weights), key=lambda kind: len(kind.mro()))
-
-    @property
-    def measures(self) -> list[str]:
-        """The measures that can be taken of that pass."""
-        return [name for name, row in MEASURES.items() if issubclass(self.reads, row.reads)]
-
-    def __call__(self, result: Pass) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the total, and each term without its weight and each measure."""
-        terms = {name: TERMS[name].compute(result) for name in self.weights}
-        total = sum(self.weights[name] * value for name, value in terms.items())
-        terms |= {name: MEASURES[name].compute(result) for name in self.measures}
-        return total, {name: value.detach() for name, value in terms.items()}

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from canonlift.body.skeleton import H36M17
-from canonlift.models.mlp import Lifter
-from canonlift.models.temporal import DSTformer, SequenceLifter
+from canonlift.models.dstformer import DSTformer
+from canonlift.models.table import Network
 
 KEYS = ("model_pos", "model")  # under which a checkpoint holds its weights
 PREFIXES = ("module.", "backbone.")  # what wrappers put before a name
 
 
-def load(path: Path, lifter: Lifter | SequenceLifter, joints: tuple[str, ...]) -> None:
+def load(path: Path, network: Network, joints: tuple[str, ...]) -> None:
     """Fill a DSTformer with the weights in a file; nothing in it is unpickled.
 
     Weights for longer windows are cut: a window of T frames has the first T places in time.
@@ -21,11 +21,11 @@ def load(path: Path, lifter: Lifter | SequenceLifter, joints: tuple[str, ...]) -
     Raises:
         ValueError: naming the file and what does not fit.
     """
-    backbone = getattr(lifter, "backbone", None)
+    backbone = getattr(network, "backbone", None)
     if not isinstance(backbone, DSTformer) or joints != H36M17:
         raise ValueError(
             f"start_from: {path} is a file, so it is read as weights of MotionBERT; these need "
-            "variant: sequence, sequence.backbone: dstformer and skeleton: h36m17"
+            "model.name: dstformer and skeleton: h36m17"
         )
     backbone.load_state_dict(fitted(read(path), backbone.state_dict(), path))
 
@@ -67,8 +67,8 @@ def fitted(found: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> d
     if wrong:
         raise ValueError(
             f"{path}: {len(wrong)} of {len(wanted)} weights do not fit, such as {wrong[0]}; the "
-            "published ones have sequence: {backbone: dstformer, length: 243, depth: 5, heads: "
-            "8, width: 512, head_width: 512}, and width: 256 in the light model"
+            "published ones have windows.length: 243 and model: {name: dstformer, depth: 5, "
+            "heads: 8, width: 512, head_width: 512}, and width: 256 in the light model"
         )
     return {name: found[name] for name in wanted}
 

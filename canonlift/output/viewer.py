@@ -21,9 +21,9 @@ from torch import Tensor
 
 from canonlift import files, metrics
 from canonlift.body.skeleton import ROOT, bones
+from canonlift.data.frames import to_views
 from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
-from canonlift.data.samples import to_views
 from canonlift.geometry.alignment import align_similarity
 from canonlift.types import Lifted
 

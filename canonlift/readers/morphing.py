@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from canonlift import files
+from canonlift.data.frames import centre, to_views
 from canonlift.data.recording import Recording
-from canonlift.data.samples import centre, to_views
 from canonlift.geometry.scale import norm
 from canonlift.models.mlp import Residual
 

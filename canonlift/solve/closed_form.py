@@ -9,7 +9,7 @@ from torch import Tensor
 
 from canonlift.body.anatomy import asymmetry, handedness
 from canonlift.body.skeleton import ROOT
-from canonlift.data.samples import read_one
+from canonlift.data.frames import read_one
 from canonlift.geometry.factorisation import factorise
 from canonlift.geometry.scale import unit_scale
 from canonlift.solve.least_squares import TOLERANCE, Sight, adjust, resect, triangulate

@@ -11,27 +11,19 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from canonlift.body.skeleton import SKELETONS
+from canonlift.data.windows import WindowConfig
 from canonlift.methods.fusion import FusionConfig
-from canonlift.methods.stages import STAGES, MotionPass
-from canonlift.methods.terms import SUPERVISED, TERMS, Objective
-from canonlift.models.mlp import LifterConfig
-from canonlift.models.temporal import SequenceConfig
+from canonlift.methods.passes import Method
+from canonlift.methods.relations import RELATIONS, RelationConfig
+from canonlift.methods.terms import MEASURES, NEEDS, TERMS
+from canonlift.models import table
+from canonlift.models.config import ModelConfig
 from canonlift.simulation.session import SimulateConfig
 from canonlift.suggestions import unknown
 
-# The rows of CVSF's Table 1, by the stage that every phase runs, and the models of sequences. A
-# term that the stage does not feed takes no part, so that one schedule serves all three rows.
-VARIANTS = {
-    "baseline": "lift",
-    "s1": "fuse",
-    "s1+s2": "relift",
-    "sequence": "align",
-    "sequence+fusion": "remend",
-}
-
 TARGETS = {
     "none": "no 3D target",
-    "closed_form": "a guess from all views together; self-supervised",
+    "closed_form": "solved from all views together; self-supervised",
     "pose3d": "the recordings' ground truth; supervised",
 }
 
@@ -72,13 +64,13 @@ class DataConfig:
 class ConvergenceConfig:
     """When a phase is over before its steps are: its mean loss stopped falling."""
 
-    window: int = 500  # steps that one mean is taken over
+    interval: int = 500  # steps over which one mean is taken
     tolerance: float = 0.002  # relative fall that counts as progress
-    patience: int = 3  # windows without progress
+    patience: int = 3  # intervals without progress
 
     def __post_init__(self) -> None:
-        if self.window < 1 or self.patience < 1:
-            raise ValueError("convergence.window and convergence.patience must be positive")
+        if self.interval < 1 or self.patience < 1:
+            raise ValueError("convergence.interval and convergence.patience must be positive")
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ class PhaseConfig:
     """One part of the training: its own weights, its own optimiser."""
 
     name: str
-    weights: dict[str, float]  # term of `objective.TERMS` -> its factor
+    weights: dict[str, float]  # term of `methods.terms.TERMS` -> its factor; 0: not computed
     steps: int  # at most
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
@@ -106,6 +98,16 @@ class PhaseConfig:
             )
         if self.decay not in ("none", "cosine"):
             raise unknown(f"phase {self.name!r}: decay", self.decay, ("none", "cosine"))
+        for name in self.weights:
+            if name not in TERMS:
+                raise unknown(f"phase {self.name!r}: a term", name, TERMS)
+        if not self.terms:
+            raise ValueError(f"phase {self.name!r}: at least one term needs a weight other than 0")
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The terms that are computed, and their weights."""
+        return {name: weight for name, weight in self.weights.items() if weight}
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step of this phase, counted from 0."""
@@ -123,12 +125,12 @@ class Config:
     data: DataConfig
     seed: int = 0
     skeleton: str = "h36m17"
-    variant: str = "s1+s2"
     batch_size: int = 32
-    flip: bool = False  # show every other batch mirrored left to right
-    lifter: LifterConfig = field(default_factory=LifterConfig)
+    flip: bool = False  # show every other batch flipped, left and right exchanged
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    relation: RelationConfig = field(default_factory=RelationConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
-    sequence: SequenceConfig = field(default_factory=SequenceConfig)  # in place of `lifter`
     start_from: str | None = None  # a finished run, or MotionBERT's weights, to begin with
     checkpoint_seconds: float = 30.0  # the most that a crash can cost
     device: str = "auto"  # or any torch device
@@ -136,8 +138,6 @@ class Config:
     def __post_init__(self) -> None:
         if self.skeleton not in SKELETONS:
             raise unknown("skeleton", self.skeleton, SKELETONS)
-        if self.variant not in VARIANTS:
-            raise unknown("variant", self.variant, VARIANTS)
         known = {name for joints in SKELETONS.values() for name in joints}
         for name in self.fusion.never:
             if name not in known:
@@ -148,15 +148,21 @@ class Config:
             raise ValueError(
                 f"checkpoint_seconds must not be negative, got {self.checkpoint_seconds}"
             )
-        if self.is_sequence and self.data.shards is not None:
+        table.check(self.model)
+        if self.relation.segment > self.windows.length:
             raise ValueError(
-                f"data.shards holds single frames, which variant {self.variant!r} cannot use; "
-                "set data.shards=null"
+                f"relation.segment must not exceed windows.length, got {self.relation.segment} "
+                f"and {self.windows.length}; 0 is the whole window"
+            )
+        if RELATIONS[self.relation.name].canonical and "canonical" not in self.provides:
+            raise ValueError(
+                f"relation.name: {self.relation.name} reads rotations, which model "
+                f"{self.model.name!r} does not predict; set relation.name=procrustes"
             )
         if not self.schedule:
             raise ValueError("schedule needs at least one phase")
         for phase in self.schedule:
-            self.objective(phase)
+            self._check_terms(phase)
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -164,65 +170,91 @@ class Config:
         return SKELETONS[self.skeleton]
 
     @property
-    def is_sequence(self) -> bool:
-        """Whether windows are lifted, and not single frames."""
-        return issubclass(STAGES[VARIANTS[self.variant]].produces, MotionPass)
+    def method(self) -> Method:
+        """How views are related and repaired."""
+        return Method(self.joints, self.relation, self.fusion)
+
+    @property
+    def provides(self) -> set[str]:
+        """What terms may need, of `methods.terms.NEEDS`."""
+        row = table.MODELS[self.model.name]
+        offered = {
+            "target": self.data.target != "none" or bool(self.data.supervised),
+            "canonical": row.canonical,
+            "image_scale": row.image_scale,
+            "motion": self.windows.length > 1,
+            "single_frames": self.windows.length == 1,
+        }
+        return {name for name, given in offered.items() if given}
 
     @property
     def terms(self) -> list[str]:
         """Names of all terms that some phase computes."""
-        return sorted({name for phase in self.schedule for name in self.objective(phase).weights})
+        return sorted({name for phase in self.schedule for name in phase.terms})
 
     @property
     def measures(self) -> list[str]:
-        """Names of all that some phase measures beside its terms."""
-        objectives = [self.objective(phase) for phase in self.schedule]
-        return sorted({name for objective in objectives for name in objective.measures})
+        """Names of all that can be measured beside the terms."""
+        return sorted(n for n, row in MEASURES.items() if self.provides.issuperset(row.needs))
 
-    def objective(self, phase: PhaseConfig) -> Objective:
-        """What a phase minimises in this variant.
+    @property
+    def least_views(self) -> int:
+        """Views that a recording needs to serve in training."""
+        return 1 if any(TERMS[name].one_view for name in self.terms) else 2
 
-        Raises:
-            ValueError: if there is no such term, or nothing is left to minimise.
-        """
-        produces = STAGES[VARIANTS[self.variant]].produces
-        try:
-            for name in filter(TERMS.get, phase.weights):
-                over_time = issubclass(TERMS[name].reads, MotionPass)
-                if phase.weights[name] and over_time != self.is_sequence:
-                    kind = "windows" if over_time else "single frames"
-                    raise ValueError(
-                        f"term {name!r} is of {kind}, which variant {self.variant!r} does not "
-                        "lift; give it the weight 0"
-                    )
-            fed = {
-                name: weight
-                for name, weight in phase.weights.items()
-                if name not in TERMS or issubclass(produces, TERMS[name].reads)
-            }
-            blind = self.data.target == "none" and not self.data.supervised
-            needy = [name for name in SUPERVISED if fed.get(name) and blind]
-            if needy:
+    def _check_terms(self, phase: PhaseConfig) -> None:
+        for name in phase.terms:
+            lacking = [need for need in TERMS[name].needs if need not in self.provides]
+            if lacking:
                 raise ValueError(
-                    f"term {needy[0]!r} needs data.target: closed_form (or pose3d); "
-                    "or give it the weight 0"
+                    f"phase {phase.name!r}: term {name!r} needs {NEEDS[lacking[0]]}; or give it "
+                    f"the weight 0{_configs_with(name)}"
                 )
-            if blind:
-                fed = {name: weight for name, weight in fed.items() if name not in SUPERVISED}
-            return Objective(fed, produces)
-        except ValueError as error:
-            raise ValueError(f"phase {phase.name!r}: {error}") from error
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+def _configs_with(term: str) -> str:
+    """The shipped configs that have a term, as a hint to end a message with."""
+    found = []
+    for path in shipped():
+        phases = yaml.safe_load(path.read_text())["schedule"]
+        if any(phase["weights"].get(term) for phase in phases):
+            found.append(path.stem)
+    return f". Configs that have it: {', '.join(found)}" if found else ""
+
+
+def shipped() -> list[Path]:
+    """The configs that come with canonlift: in an installed package, or in its checkout."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if folder.is_dir():
+            return sorted(folder.glob("*.yaml"))
+    return []
+
+
+def find(config: str | Path) -> Path:
+    """A config by its path, or by the name of one that comes with canonlift.
+
+    Raises:
+        FileNotFoundError: if there is neither, with the names that there are.
+    """
+    path = Path(config)
+    if path.is_file():
+        return path
+    by_name = {shipped_path.stem: shipped_path for shipped_path in shipped()}
+    if path.parent == Path() and path.stem in by_name and path.suffix in ("", ".yaml"):
+        return by_name[path.stem]
+    hint = str(unknown("a config", path.stem, by_name)) if by_name else ""
+    raise FileNotFoundError(f"{path}: no such file, nor the name of a config; {hint}")
+
+
+def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config and apply overrides such as `seed=1` or `schedule.0.steps=9`.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: naming the file and the key, with the nearest valid name.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such config; see the folder configs")
+    path = find(config)
     try:
         given = OmegaConf.load(path)
         for override in overrides:
@@ -236,13 +268,26 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         for split in ("train", "test", "supervised") if OmegaConf.is_dict(given) else ():
             if isinstance(glob := OmegaConf.select(given, f"data.{split}"), str):
                 OmegaConf.update(given, f"data.{split}", [glob])  # one glob needs no brackets
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given))
+        return _to_config(given)
     except OmegaConfBaseException as error:
         message = str(error).partition("\n")[0]
-        raise ValueError(": ".join(filter(None, (str(path), error.full_key, message)))) from error
+        where = error.full_key
+        if where and where.partition(".")[0] in RENAMED:
+            message = f"{where} was renamed; {RENAMED[where.partition('.')[0]]}"
+            where = ""
+        raise ValueError(": ".join(filter(None, (str(path), where, message)))) from error
     except (yaml.YAMLError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
-    return config
+
+
+# Keys of version 0.1, and what to write instead.
+RENAMED = {
+    "variant": "the terms with a weight are what is computed, so leave it out: for the rows of "
+    "CVSF's Table 1 see the configs cvsf, cvsf_s1 and cvsf_baseline, for windows sequence",
+    "lifter": "write model: {name: mlp, ...}",
+    "sequence": "write windows: {length, stride, fps, gap}, model: {name, width, depth, heads} "
+    "and relation: {name: procrustes, segment}",
+}
 
 
 def to_yaml(config: Config) -> str:
@@ -252,5 +297,9 @@ def to_yaml(config: Config) -> str:
 
 def from_yaml(text: str) -> Config:
     """Read back what `to_yaml` wrote."""
-    merged: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text))
-    return OmegaConf.to_object(merged)
+    return _to_config(OmegaConf.create(text))
+
+
+def _to_config(given: Any) -> Config:
+    found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given))
+    return found

@@ -1,19 +1,24 @@
-"""Which of the two mirrored worlds a lifter sits in, decided by a vote over recordings."""
+"""Which of the two mirrored worlds a network is in, decided by a vote over recordings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
+from tqdm import tqdm
 
+from canonlift import distributed
 from canonlift.body.anatomy import handedness
-from canonlift.data.samples import Samples, at_once
-from canonlift.models.mlp import Lifter
-from canonlift.models.temporal import SequenceLifter
+from canonlift.data.windows import Samples
+from canonlift.models.table import Network
+from canonlift.training.runs import Run
+
+MOST_FRAMES = 1_000_000  # of all recordings together
 
 
 @dataclass(frozen=True)
 class Vote:
-    """How recordings voted; a recording in which nobody folds a limb abstains."""
+    """Votes of the recordings; one in which nobody bends a limb abstains."""
 
     mirrored: int
     upright: int
@@ -29,38 +34,47 @@ class Vote:
         return max(self.mirrored, self.upright) / max(self.mirrored + self.upright, 1) or 0.5
 
     def __str__(self) -> str:
-        return (
-            f"{self.upright} recordings fold knees and elbows like people, "
-            f"{self.mirrored} like mirror images"
-        )
+        return f"{self.upright} of {self.mirrored + self.upright} recordings upright"
 
 
 @torch.no_grad()
 def vote(
-    lifter: Lifter | SequenceLifter,
-    session: Samples,
-    joints: Sequence[str],
-    most_frames: int = 2000,
+    network: Network, samples: Samples, joints: Sequence[str], most_frames: int = 2000
 ) -> Vote:
-    """Let every recording vote by the fold of the limbs in its lifted poses.
+    """Let every recording vote by how knees and elbows bend in its lifted poses.
 
-    One frame can err, and one view; a recording's mean fold hardly can. Long recordings are
+    One frame can err, and one view; a recording's mean bend hardly can. Long recordings are
     sampled evenly, and the more sparsely the more of them there are: a million frames in all.
     """
     mirrored = upright = 0
-    device = next(lifter.parameters()).device
-    most_frames = max(1, min(most_frames, 1_000_000 // len(session.names)))
-    most = max(1, most_frames // session.frames)
-    for index in range(len(session.names)):
-        samples = session.of(index)
-        if len(samples) == 0:
+    device = next(network.parameters()).device
+    most_frames = max(1, min(most_frames, MOST_FRAMES // len(samples.names)))
+    most = max(1, most_frames // samples.length)
+    for index in range(len(samples.names)):
+        own = samples.of(index)
+        if len(own) == 0:
             continue
-        folds = []
-        for some in samples[:: max(1, len(samples) // most)].split(at_once(session)):
-            views = session[some].to(device)
-            folds.append(handedness(lifter(views).pose, joints)[views.observed.any(-1)])
-        fold = torch.cat(folds)
-        mean = float(fold.mean()) if len(fold) else 0.0
+        bends = []
+        for some in own[:: max(1, len(own) // most)].split(samples.at_once):
+            views = samples[some].to(device)
+            bends.append(handedness(network(views).pose, joints)[views.observed.any(-1)])
+        bend = torch.cat(bends)
+        mean = float(bend.mean()) if len(bend) else 0.0
         mirrored += mean < 0
         upright += mean > 0
     return Vote(mirrored, upright)
+
+
+def check_mirror(run: Run, samples: Samples) -> None:
+    """At the end of a phase: hold the vote, and mirror the network if it says so.
+
+    The vote is kept under `run.notes["mirror"]`, with those of earlier phases.
+    """
+    votes = distributed.from_first(lambda: vote(run.network, samples, run.config.joints))
+    if votes.turn_round:
+        run.network.mirror()
+    tqdm.write(f"  mirror check: {votes}{'; the network was mirrored' * votes.turn_round}")
+    last: dict[str, Any] = asdict(votes)
+    last |= {"turned_round": votes.turn_round, "certainty": votes.certainty}
+    before = run.notes.get("mirror", {}).get("phases", {})
+    run.notes["mirror"] = last | {"phases": before | {run.phase.name: last}}

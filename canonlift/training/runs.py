@@ -2,7 +2,7 @@
 
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,9 @@ from torch import Tensor
 
 from canonlift import distributed, files
 from canonlift.models import motionbert
-from canonlift.models.temporal import SHAPE
+from canonlift.models.table import Network
 from canonlift.training import checkpoint
 from canonlift.training import config as configs
-from canonlift.training.checkpoint import Network
 
 
 @dataclass
@@ -26,32 +25,28 @@ class Progress:
     step: int = 0  # within the phase
     total_step: int = 0
     seconds: float = 0.0
-    window_sum: float = 0.0
-    window_count: int = 0
-    best: float = float("inf")  # lowest mean loss of a window
-    stale: int = 0  # windows since the loss last fell
-    small: int = 0  # logged steps in a row in which poses were much smaller than what was seen
-    flat: int = 0  # and in which they had next to no depth
-    deep: int = 0  # and in which they were rods along the axes of the cameras
-    still: int = 0  # and in which they hardly moved
+    loss_sum: float = 0.0  # over the steps of the current interval
+    loss_count: int = 0
+    best: float = float("inf")  # lowest mean loss of an interval
+    stale: int = 0  # intervals since the loss last fell
 
     def count(self, loss: float, criterion: configs.ConvergenceConfig) -> bool:
-        """Take in the loss of one step; True when a window has ended that is the best yet."""
+        """Count the loss of one step; True when an interval has ended that is the best yet."""
         self.step += 1
         self.total_step += 1
-        self.window_sum += loss
-        self.window_count += 1
-        return self.window_count >= criterion.window and self.close_window(criterion.tolerance)
+        self.loss_sum += loss
+        self.loss_count += 1
+        return self.loss_count >= criterion.interval and self.close_interval(criterion.tolerance)
 
-    def steps_to_window(self, phase: configs.PhaseConfig) -> int:
-        """Steps until a window or the phase ends: no decision is due before."""
-        window = phase.convergence.window - self.window_count
-        return min(window, phase.steps - self.step)
+    def steps_to_decision(self, phase: configs.PhaseConfig) -> int:
+        """Steps until an interval or the phase ends: no decision is due before."""
+        interval = phase.convergence.interval - self.loss_count
+        return min(interval, phase.steps - self.step)
 
-    def close_window(self, tolerance: float = 0.0) -> bool:
-        """End the window; True if it is the best yet."""
-        mean = self.window_sum / self.window_count
-        self.window_sum, self.window_count = 0.0, 0
+    def close_interval(self, tolerance: float = 0.0) -> bool:
+        """End the interval; True if it is the best yet."""
+        mean = self.loss_sum / self.loss_count
+        self.loss_sum, self.loss_count = 0.0, 0
         self.stale = 0 if mean < self.best * (1 - tolerance) else self.stale + 1
         better = mean < self.best
         self.best = min(self.best, mean)
@@ -62,24 +57,23 @@ class Progress:
         return self.step >= phase.steps or self.stale >= phase.convergence.patience
 
     def next_phase(self) -> None:
-        """Stand before the next phase."""
+        """Begin the next phase."""
         self.phase += 1
-        self.step = self.window_count = self.stale = 0
-        self.small = self.flat = self.deep = self.still = 0
-        self.window_sum, self.best = 0.0, float("inf")
+        self.step = self.loss_count = self.stale = 0
+        self.loss_sum, self.best = 0.0, float("inf")
 
 
 @dataclass
 class Run:
-    """A lifter in training."""
+    """A network in training."""
 
     out: Path
     config: configs.Config
     progress: Progress
-    lifter: Network
+    network: Network
     optimiser: torch.optim.Optimizer
-    best: dict[str, Tensor]  # weights at the end of the phase's best window
-    mirror: dict[str, Any]  # the last vote on the mirrored world
+    best: dict[str, Tensor]  # weights at the end of the phase's best interval
+    notes: dict[str, Any]  # what hooks keep over a restart, each under its own name
 
     @cached_property
     def resolved(self) -> str:
@@ -97,25 +91,25 @@ class Run:
         return self.progress.phase >= len(self.config.schedule)
 
     def keep_best(self) -> None:
-        """Remember the weights of now as the phase's best."""
-        self.best = {name: value.clone() for name, value in self.lifter.state_dict().items()}
+        """Keep the present weights as the phase's best."""
+        self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def close_phase(self) -> None:
         """Return to the phase's best weights.
 
-        The steps after the last window count as one where they are a quarter of it or more.
+        The steps after the last interval count as one where they are a quarter of it or more.
         """
-        tail = self.progress.window_count
-        enough = tail >= self.phase.convergence.window // 4 or self.progress.best == float("inf")
-        if tail and enough and self.progress.close_window():
+        tail = self.progress.loss_count
+        enough = tail >= self.phase.convergence.interval // 4 or self.progress.best == float("inf")
+        if tail and enough and self.progress.close_interval():
             self.keep_best()
-        self.lifter.load_state_dict(self.best)
+        self.network.load_state_dict(self.best)
 
     def next_phase(self) -> None:
-        """Go on from the weights as they are, with a new optimiser."""
+        """Begin the next phase from the present weights, with a new optimiser."""
         self.progress.next_phase()
         if not self.finished:
-            self.optimiser = _optimiser(self.lifter, self.phase)
+            self.optimiser = _optimiser(self.network, self.phase)
         self.keep_best()
 
     def save(self, **finished: Any) -> None:
@@ -124,8 +118,8 @@ class Run:
             return
         state = {
             "config": self.resolved,
-            "lifter": self.lifter.state_dict(),
-            "mirror": self.mirror,
+            "lifter": self.network.state_dict(),
+            "notes": self.notes,
             "progress": asdict(self.progress),
             "seconds": self.progress.seconds,
             **finished,
@@ -147,10 +141,10 @@ def start(config: configs.Config, out: Path, resume: bool) -> Run:
 
     torch.manual_seed(config.seed)
     place = distributed.own_device(checkpoint.pick_device(config.device))
-    lifter = checkpoint.new_lifter(config).to(place)
+    network = checkpoint.new_network(config).to(place)
     if config.start_from is not None and not trained:
-        _load_weights(lifter, config)
-    run = Run(out, config, Progress(), lifter, _optimiser(lifter, config.schedule[0]), {}, {})
+        _load_weights(network, config)
+    run = Run(out, config, Progress(), network, _optimiser(network, config.schedule[0]), {}, {})
     run.keep_best()
     if trained:
         _restore(run, checkpoint.load(out))
@@ -192,30 +186,30 @@ def _look_into(out: Path, resolved: str, resume: bool) -> bool:
 def _restore(run: Run, state: dict[str, Any]) -> None:
     if "mean_pose" in state:
         raise FileExistsError(
-            f"{run.out} holds a finished run; evaluate it with `python eval.py {run.out}` or "
+            f"{run.out} holds a finished run; evaluate it with `canonlift eval {run.out}` or "
             "choose another --out"
         )
     run.progress = Progress(**state["progress"])
-    run.lifter.load_state_dict(state["lifter"])
-    run.optimiser = _optimiser(run.lifter, run.phase)
+    run.network.load_state_dict(state["lifter"])
+    run.optimiser = _optimiser(run.network, run.phase)
     run.optimiser.load_state_dict(state["optimiser"])
-    device = next(run.lifter.parameters()).device
+    device = next(run.network.parameters()).device
     run.best = {name: value.to(device) for name, value in state["best"].items()}
-    run.mirror = state["mirror"]
+    run.notes = state["notes"]
 
 
-def _load_weights(lifter: Network, config: configs.Config) -> None:
-    source = Path(config.start_from)
+def _load_weights(network: Network, config: configs.Config) -> None:
+    source = Path(config.start_from or "")
     if source.is_file():
-        motionbert.load(source, lifter, config.joints)
+        motionbert.load(source, network, config.joints)
         return
     if not source.exists():
         raise FileNotFoundError(
             f"start_from: {source} does not exist; it has to be a finished run, or a file of "
             "weights published for MotionBERT"
         )
-    model = checkpoint.load_model(source, "cpu")
-    here, there = _shape(config), _shape(model.config)
+    state = checkpoint.load_finished(source)
+    here, there = _shape(config), _shape(configs.from_yaml(state["config"]))
     for key, value in here.items():
         if value != there.get(key):
             # Whoever is told to set another skeleton may have recordings that lack its joints.
@@ -228,25 +222,24 @@ def _load_weights(lifter: Network, config: configs.Config) -> None:
                 f"start_from: {source} was trained with {key} {there.get(key)}, not {value}; "
                 f"{remedy}"
             )
-    lifter.load_state_dict(model.lifter.state_dict())
+    network.load_state_dict(state["lifter"])
 
 
 def _shape(config: configs.Config) -> dict[str, Any]:
     """All that has to be equal for weights to fit."""
-    shape: dict[str, Any] = {"skeleton": config.skeleton}
-    if not config.is_sequence:
-        return shape | {"lifter": replace(config.lifter, precision="float32")}
-    return shape | {f"sequence.{name}": getattr(config.sequence, name) for name in SHAPE}
+    model = {f"model.{name}": value for name, value in asdict(config.model).items()}
+    del model["model.precision"]
+    return {"skeleton": config.skeleton, "windows.length": config.windows.length, **model}
 
 
-def _optimiser(lifter: Network, phase: configs.PhaseConfig) -> torch.optim.Optimizer:
-    """An Adam that stands still, on the device, while its `found_inf` is 1.
+def _optimiser(network: Network, phase: configs.PhaseConfig) -> torch.optim.Optimizer:
+    """An Adam that skips its steps, on the device, while its `found_inf` is 1.
 
-    The attribute is how torch's GradScaler halts a fused optimiser. Here it is the loss that may
-    not be finite: the program reads it only some steps later, and wants the weights as they were.
+    The attribute is how torch's GradScaler halts a fused optimiser. Here it is set when the loss
+    is not finite, which the program reads some steps later; until then the weights must stay.
     """
     optimiser = torch.optim.Adam(
-        lifter.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
+        network.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
     )
-    optimiser.found_inf = torch.zeros((), device=next(lifter.parameters()).device)
+    optimiser.found_inf = torch.zeros((), device=next(network.parameters()).device)
     return optimiser

@@ -13,9 +13,9 @@ from jaxtyping import Float
 
 from canonlift import suggestions
 from canonlift.body.skeleton import ROOT
+from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
-from canonlift.data.samples import to_views
 from canonlift.output import viewer
 from canonlift.output.export import c3d, rrd, tables, trc
 from canonlift.output.export.markers import (

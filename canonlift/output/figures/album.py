@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from canonlift.data.frames import centre, to_views
 from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
-from canonlift.data.samples import centre, to_views
 from canonlift.geometry.scale import norm
 from canonlift.methods.fusion import joint_maps, to_repair
 from canonlift.output.figures import pictures

@@ -1,0 +1,76 @@
+"""A trained network with all it needs to be used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from canonlift.data.prediction import Prediction
+from canonlift.data.recording import Recording
+from canonlift.inference.predict import predict
+from canonlift.methods.passes import Method
+from canonlift.models.table import Network
+from canonlift.training import checkpoint
+from canonlift.training.config import Config, from_yaml
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained network, its config, and what was found out about it."""
+
+    config: Config
+    network: Network
+    mean_pose: Float[Tensor, "J 3"]  # of lifted training poses, in their mean heading, unit norm
+    mirror: Mapping[str, Any]  # the vote on the mirrored world after training
+    train_seconds: float
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """Names of the joints."""
+        return self.config.joints
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.mean_pose.device
+
+    @property
+    def method(self) -> Method:
+        """How views are related to each other and detections repaired."""
+        return self.config.method
+
+    def lift(self, recording: Recording) -> Prediction:
+        """Poses of a recording, view by view and of all views together.
+
+        The joints of the recording may be in any order: they are converted by name.
+
+        Raises:
+            ValueError: if the model's joints cannot be made of those recorded.
+        """
+        return predict(self.network, self.config, recording)
+
+
+def load(run: str | Path, device: str = "auto") -> Model:
+    """Read a finished run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the run has not finished, or cannot be read.
+    """
+    run = Path(run)
+    state = checkpoint.load_finished(run)
+    config = from_yaml(state["config"])
+    network = checkpoint.new_network(config)
+    network.load_state_dict(state["lifter"])
+    place = checkpoint.pick_device(device)
+    return Model(
+        config,
+        network.to(place).eval(),
+        state["mean_pose"].to(place),
+        state["notes"].get("mirror", {}),
+        state["seconds"],
+    )

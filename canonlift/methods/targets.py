@@ -1,0 +1,3 @@
+"""Temporary."""
+
+from canonlift.solve.closed_form import consensus, none, true  # noqa: F401

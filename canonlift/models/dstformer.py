@@ -1,0 +1,84 @@
+"""DSTformer, the network of MotionBERT."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from canonlift.models.config import ModelConfig
+from canonlift.models.layers import Attention, Linear, Mlp, attended
+
+LAYER_NORM_EPS = 1e-6  # with which MotionBERT's weights were trained
+
+
+class DualBlock(nn.Module):
+    """One stream of a DSTformer layer: over joints and over time, in one order or the other."""
+
+    def __init__(self, config: ModelConfig, time_first: bool) -> None:
+        super().__init__()
+        self.time_first = time_first
+        for axis in ("s", "t"):  # the names of MotionBERT's weights
+            setattr(self, f"norm1_{axis}", nn.LayerNorm(config.width, eps=LAYER_NORM_EPS))
+            setattr(self, f"norm2_{axis}", nn.LayerNorm(config.width, eps=LAYER_NORM_EPS))
+            setattr(self, f"attn_{axis}", Attention(config.width, config.heads))
+            setattr(self, f"mlp_{axis}", Mlp(config.width, ratio=4))
+
+    def forward(
+        self, x: Float[Tensor, "N T J width"], mask: Bool[Tensor, "N 1 1 1 T"]
+    ) -> Float[Tensor, "N T J width"]:
+        """Both halves in turn."""
+        for over_time in (self.time_first, not self.time_first):
+            x = self._over_time(x, mask) if over_time else self._over_joints(x)
+        return x
+
+    def _over_joints(self, x: Tensor) -> Tensor:
+        x = x + self.attn_s(self.norm1_s(x), None)
+        return x + self.mlp_s(self.norm2_s(x))
+
+    def _over_time(self, x: Tensor, mask: Tensor) -> Tensor:
+        mixed = self.attn_t(self.norm1_t(x).transpose(1, 2), mask)
+        x = x + mixed.transpose(1, 2)
+        return x + self.mlp_t(self.norm2_t(x))
+
+
+class DSTformer(nn.Module):
+    """Two streams over joints and time, weighed token by token (MotionBERT, Sec. 3.2).
+
+    Parameters have the names of the published weights. Unlike there, frames in which nothing was
+    observed are hidden from the others.
+    """
+
+    def __init__(self, config: ModelConfig, length: int, n_joints: int) -> None:
+        super().__init__()
+        width, code = config.width, config.head_width or config.width
+        self.joints_embed = Linear(3, width)
+        self.temp_embed = nn.Parameter(torch.empty(1, length, 1, width))
+        self.pos_embed = nn.Parameter(torch.empty(1, n_joints, width))
+        self.blocks_st = nn.ModuleList(DualBlock(config, False) for _ in range(config.depth))
+        self.blocks_ts = nn.ModuleList(DualBlock(config, True) for _ in range(config.depth))
+        self.ts_attn = nn.ModuleList(Linear(2 * width, 2) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.pre_logits = nn.Sequential()
+        self.pre_logits.add_module("fc", Linear(width, code))
+        self.pre_logits.add_module("act", nn.Tanh())
+        self.head = Linear(code, 3)
+        for parameter in (self.temp_embed, self.pos_embed):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for mix in self.ts_attn:  # both streams alike
+            nn.init.zeros_(mix.weight)
+
+    def forward(
+        self, given: Float[Tensor, "N T J 3"], seen: Bool[Tensor, "N T"]
+    ) -> Float[Tensor, "N T J 3"]:
+        """Poses; `seen` are the frames in which anything was observed."""
+        x = self.joints_embed(given) + self.pos_embed
+        x = x + self.temp_embed[:, : given.shape[1]]
+        mask = attended(seen)[:, None, None, None]
+        for first, second, mix in zip(self.blocks_st, self.blocks_ts, self.ts_attn, strict=True):
+            streams = first(x, mask), second(x, mask)
+            share = mix(torch.cat(streams, dim=-1)).softmax(-1)
+            x = streams[0] * share[..., :1] + streams[1] * share[..., 1:]
+        return self.head(self.pre_logits(self.norm(x)))
