@@ -137,7 +137,7 @@ def cut(frames: Frames, config: WindowConfig) -> Samples:
 
 
 def runs(seen: Bool[Tensor, " N"], gap: int) -> list[tuple[int, int]]:
-    """(begin, end) of what lies between any `gap` + 1 or more frames in which nobody was seen."""
+    """(begin, end) of what lies between any `gap` + 1 or more frames in which nobody was observed."""
     frames = seen.nonzero()[:, 0]
     if len(frames) == 0:
         return []

@@ -1,4 +1,4 @@
-"""The training loop: it optimises an objective over batches, and knows nothing of poses.
+"""The training loop: it optimises an objective over batches, whatever is learned.
 
 What looks at poses (the mirror check, the monitor, the mean pose) are hooks.
 """
@@ -129,7 +129,7 @@ class _Phase:
         """Read losses, log, save and stop, where that is due."""
         run, progress = self.run, self.run.progress
         logs = (progress.total_step + len(self.unread)) % self.log_every == 0
-        # What one process wants all do, at the same step.
+        # Where one process has to stop or save, all do, at the same step.
         due = time.monotonic() - self.saved > run.config.checkpoint_seconds
         signalled, saves = distributed.highest(
             max(self.stop, default=0), int(bool(self.stop) or due)
