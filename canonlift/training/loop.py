@@ -5,6 +5,7 @@ What looks at poses (the mirror check, the monitor, the mean pose) are hooks.
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -236,8 +237,14 @@ def _not_finite(run: Run, samples: Samples, numbers: Tensor, step: int) -> Float
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of the first one."""
+    """Collect SIGINT and SIGTERM instead of dying of the first one.
+
+    Outside of the main thread, where Python handles no signals, nothing is collected.
+    """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def note(number: int, _frame: FrameType | None) -> None:
         received.append(number)
