@@ -21,7 +21,7 @@ from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
 from canonlift.geometry.rotations import nearest_rotation
-from canonlift.solve.least_squares import TOLERANCE, Sight, adjust
+from canonlift.solve.least_squares import TOLERANCE, Observations, adjust
 from canonlift.types import Lifted, Views
 
 WINDOW_S = 2.0
@@ -147,8 +147,9 @@ def _fit(
     )
     body = Views(keypoints, confidence, views.rig[frames[:, 0]])
     each = prior.flatten(1, 2)[:, None].expand(-1, n_views, -1, -1)
-    sight = Sight.of(body, Lifted(each, cameras))
-    pose, cameras = adjust(sight, cameras, sight.prior, TOLERANCE / length**0.5, trust=PRIOR)
+    seen = Observations.of(body, Lifted(each, cameras))
+    tolerance = TOLERANCE / length**0.5
+    pose, cameras = adjust(seen, cameras, seen.prior, tolerance, prior_weight=PRIOR)
     return pose.unflatten(1, (length, -1)), cameras
 
 

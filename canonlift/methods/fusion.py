@@ -16,7 +16,7 @@ from torch import Tensor
 from canonlift.geometry.epipolar import epipolar_normals
 from canonlift.geometry.ridges import Ridges, Widths, highest_points, newton_step
 from canonlift.geometry.scale import norm
-from canonlift.solve.least_squares import Sight, triangulate
+from canonlift.solve.least_squares import Observations, triangulate
 from canonlift.suggestions import unknown
 from canonlift.types import Lifted, Views
 
@@ -291,9 +291,11 @@ def by_triangulation(
     of Eq. 2 have no such prior: where all cameras stand equally high their lines are all but
     parallel, and the maximum slides along them.
     """
-    seen = Sight.of(views, lifted)
-    pose, weight = triangulate(seen, lifted.to_camera, seen.prior, config.line_sigma)
-    image = torch.einsum("bvrc,bjc->bvjr", lifted.to_camera[:, :, :2], pose) / seen.size
+    observations = Observations.of(views, lifted)
+    pose, weight = triangulate(
+        observations, lifted.to_camera, observations.prior, config.line_sigma
+    )
+    image = torch.einsum("bvrc,bjc->bvjr", lifted.to_camera[:, :, :2], pose) / observations.scale
     sample, view, joint = where.unbind(-1)
     agreed = weight.sum(1) / views.observed.sum(1).clamp_min(1)
     return image[sample, view, joint], agreed[sample, joint]
