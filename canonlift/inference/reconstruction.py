@@ -21,6 +21,7 @@ from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
 from canonlift.geometry.rotations import nearest_rotation
+from canonlift.overlap import triangle_weights, window_frames
 from canonlift.solve.least_squares import TOLERANCE, Observations, adjust
 from canonlift.types import Lifted, Views
 
@@ -55,7 +56,7 @@ def reconstruct(recording: Recording, prediction: Prediction, block: int = 4096)
     in_camera, rotation = (
         torch.from_numpy(np.nan_to_num(x)).double() for x in (prediction.pose, prediction.rotation)
     )
-    frames = cover(len(views), max(LEAST_WINDOW, round(WINDOW_S * recording.fps)))
+    frames = window_frames(len(views), max(LEAST_WINDOW, round(WINDOW_S * recording.fps)))
     whole = WEAK * _relations(rotation, seen)
     parts = []
     for part in frames.split(max(1, block // frames.shape[1])):
@@ -79,14 +80,6 @@ def reconstruct(recording: Recording, prediction: Prediction, block: int = 4096)
     rotation = rotation.masked_fill(blank[..., None, None], torch.nan)
     seen_by = views.observed.sum(1).to(torch.int8)
     return Fused(pose.float().numpy(), rotation.float().numpy(), seen_by.numpy())
-
-
-def cover(n_frames: int, length: int) -> Int[Tensor, "N W"]:
-    """Frames of windows that overlap by half, the last one by more; one if there are too few."""
-    length = min(length, n_frames)
-    first = torch.arange(0, n_frames - length + 1, max(1, length // 2))
-    first = torch.cat([first, torch.tensor([n_frames - length])]).unique()
-    return first[:, None] + torch.arange(length)
 
 
 def average_cameras(relations: Float[Tensor, "N W W"]) -> Float[Tensor, "N V 3 3"]:
@@ -199,8 +192,8 @@ def _turned(windows: Windows, turn: Float[Tensor, "N 3 3"]) -> Windows:
 def _fade(windows: Windows) -> tuple[Float[Tensor, "T J 3"], Float[Tensor, "T V 3 3"]]:
     """Each frame's mean over its windows, weighted by its distance from their ends."""
     length = windows.frames.shape[1]
-    time = torch.arange(length, dtype=windows.pose.dtype) + 0.5
-    share = torch.minimum(time, length - time).expand(windows.frames.shape).flatten()
+    share = triangle_weights(length, windows.pose, edge=0.5)
+    share = share.expand(windows.frames.shape).flatten()
     frames, n_frames = windows.frames.flatten(), int(windows.frames.max()) + 1
 
     def mean(values: Float[Tensor, "N W ..."]) -> Float[Tensor, "T ..."]:
