@@ -99,7 +99,7 @@ def test_only_skeletons_that_can_help_are_proposed():
     headless = skeleton.SKELETONS["limbs14"]
     with pytest.raises(ValueError, match=r"; set skeleton: limbs14$"):
         skeleton.conversion(headless, skeleton.H36M17)
-    with pytest.raises(ValueError, match="no skeleton can do without$"):
+    with pytest.raises(ValueError, match="no skeleton can be made of them$"):
         skeleton.conversion(headless[1:5], skeleton.H36M17)
 
 
