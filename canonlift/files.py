@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever reads half of one."""
+"""Writing files that appear whole or not at all."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from typing import IO
 
 
 def write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Write a file by `fill(file)`: whatever happens, `path` is the old file or the new, whole."""
+    """Write a file by `fill(file)`; if that fails, `path` and its old content are unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
