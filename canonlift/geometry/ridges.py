@@ -221,24 +221,45 @@ def _step_up(
     bend_xx.mul_(free_x)
     bend_yy.mul_(free_y)
 
+    largest = _largest_eigenvalue((bend_xx, bend_xy, bend_yy), (xx, xy, yy))
+    factor = -boldness / largest.clamp_min_(boldness)
+    xx.addcmul_(factor, bend_xx)
+    xy.addcmul_(factor, bend_xy)
+    yy.addcmul_(factor, bend_yy)
+
+    step_x, step_y = _bounded_step((x, y), (gx, gy), (xx, xy, yy), extent, min(1.0, spread**-0.5))
+    return step_x.add_(x), step_y.add_(y)
+
+
+def _largest_eigenvalue(
+    matrix: tuple[Tensor, Tensor, Tensor], unit: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    """Of symmetric 2 x 2 matrices (xx, xy, yy), relative to positive definite ones."""
+    (bend_xx, bend_xy, bend_yy), (xx, xy, yy) = matrix, unit
     determinant = xx * yy - xy * xy
     half = (xx * bend_yy + yy * bend_xx - 2 * xy * bend_xy) / (2 * determinant)
     ratio = (bend_xx * bend_yy - bend_xy * bend_xy) / determinant
-    largest = half + (half * half - ratio).clamp_min_(0).sqrt_()  # eigenvalue of bend
-    take = -boldness / largest.clamp_min_(boldness)
-    xx.addcmul_(take, bend_xx)
-    xy.addcmul_(take, bend_xy)
-    yy.addcmul_(take, bend_yy)
+    return half + (half * half - ratio).clamp_min_(0).sqrt_()
 
-    # At most to the border, and not further than the paraboloid is valid. Where one coordinate is
-    # held at the border, the step of the other is optimal for that.
-    longest = min(1.0, spread**-0.5)
+
+def _bounded_step(
+    place: tuple[Tensor, Tensor],
+    gradient: tuple[Tensor, Tensor],
+    matrix: tuple[Tensor, Tensor, Tensor],
+    extent: float,
+    longest: float,
+) -> tuple[Tensor, Tensor]:
+    """Solution of matrix (xx, xy, yy) * step = gradient, within the square and not too long.
+
+    Where one coordinate is held at a limit, the step of the other is optimal for that.
+    """
+    (x, y), (gx, gy), (xx, xy, yy) = place, gradient, matrix
     low_x, high_x = (-extent - x).clamp_min_(-longest), (extent - x).clamp_max_(longest)
     low_y, high_y = (-extent - y).clamp_min_(-longest), (extent - y).clamp_max_(longest)
     step_x = (yy * gx).sub_(xy * gy).div_(xx * yy - xy * xy).clamp_(low_x, high_x)
     step_y = torch.addcmul(gy, xy, step_x, value=-1).div_(yy).clamp_(low_y, high_y)
     step_x = torch.addcmul(gx, xy, step_y, value=-1).div_(xx).clamp_(low_x, high_x)
-    return step_x.add_(x), step_y.add_(y)
+    return step_x, step_y
 
 
 def _step_to_level(
