@@ -1,4 +1,4 @@
-"""The pictures of a run and of a recording: which ones, of what, and where they go."""
+"""The figures of a training run and of a recording: which ones, of what, and where they go."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,101 +9,98 @@ import torch
 
 from canonlift.data.frames import centre, to_views
 from canonlift.data.prediction import Prediction
-from canonlift.data.recording import Recording
 from canonlift.geometry.scale import norm
-from canonlift.methods.fusion import joint_maps, to_repair
-from canonlift.output.figures import pictures
-from canonlift.output.figures.pictures import Notable
+from canonlift.methods.fusion import FusionConfig, joint_maps, to_repair
+from canonlift.output.figures import notable, style
+from canonlift.output.figures.fusion import draw_fusion
+from canonlift.output.figures.joint_errors import draw_joint_errors
+from canonlift.output.figures.losses import draw_losses
+from canonlift.output.figures.motion import HANDS, draw_motion
+from canonlift.output.figures.notable import Notable
+from canonlift.output.figures.pose import draw_pose
+from canonlift.output.figures.refinement import draw_refinement
 from canonlift.training import metrics_log
-from canonlift.training.checkpoint import Model
 from canonlift.types import Lifted
 
 
 def draw_recording(
-    model: Model, name: str, recording: Recording, prediction: Prediction, folder: Path
+    name: str, prediction: Prediction, fusion: FusionConfig, folder: Path
 ) -> list[Path]:
     """Draw the most repaired, the median and the worst view, and how one joint was repaired."""
     paths = []
-    notable = pictures.notable_frames(recording, prediction)
-    for kind, place in notable.items():
+    chosen = notable.notable_frames(prediction)
+    for kind, (frame, view, title) in chosen.items():
         stem = f"{name}-{kind}"
-        if len(recording.views) > 1:
+        if len(prediction.views) > 1:
             path = folder / f"{stem}-refinement.png"
-            paths.append(pictures.refinement(recording, prediction, place.frame, place.why, path))
-        path = folder / f"{stem}-pose.png"
-        paths.append(
-            pictures.poses(recording, prediction, place.frame, place.view, place.why, path)
-        )
-    if recording.n_frames >= 3 and set(pictures.HANDS) & set(recording.joints):
-        place = notable.get("median")
-        if place is not None:
-            path = folder / f"{name}-median-motion.png"
-            why = f"Motion around the median view ({recording.views[place.view]})"
-            paths.append(
-                pictures.motion(recording, prediction, place.frame, place.view, why, path)
-            )
-    if "most_repaired" in notable:
+            paths.append(draw_refinement(prediction, frame, title, path))
+        paths.append(draw_pose(prediction, frame, view, title, folder / f"{stem}-pose.png"))
+    if "median" in chosen and len(prediction.pose) >= 3 and set(HANDS) & set(prediction.joints):
+        frame, view, _ = chosen["median"]
+        path = folder / f"{name}-median-motion.png"
+        title = f"Motion around the median view ({prediction.views[view]})"
+        paths.append(draw_motion(prediction, frame, view, title, path))
+    if "most_repaired" in chosen:
         path = folder / f"{name}-most_repaired-fusion.png"
-        paths += _draw_fusion(model, recording, prediction, notable["most_repaired"], path)
+        paths += _draw_repair(prediction, fusion, chosen["most_repaired"], path)
     return paths
 
 
-def draw_run(results: Mapping[str, Any], run: Path, folder: Path) -> list[Path]:
-    """Draw the course of the training, and the error of each joint where truth is known."""
+def draw_run(results: Mapping[str, Any], run: Path | None, folder: Path) -> list[Path]:
+    """Draw the losses of a training run, and the error of each joint where truth is known."""
     paths = []
-    rows = metrics_log.read(run)
-    if rows:
-        paths.append(pictures.losses(rows, folder / "losses.png"))
+    if run is not None and (rows := metrics_log.read(run)):
+        paths.append(draw_losses(rows, folder / "losses.png"))
     if "per_joint" in results:
         errors = {joint: row["pa_mpjpe_mm"] for joint, row in results["per_joint"].items()}
         baselines = {
-            f"{name.replace('_', ' ')}, all joints": dict.fromkeys(errors, row["pa_mpjpe_mm"])
+            f"{name.replace('_', ' ')}, all joints": {
+                joint: row["pa_mpjpe_mm"] for joint in errors
+            }
             for name, row in results["baselines"].items()
         }
         path = folder / "joint_errors.png"
-        paths.append(pictures.joint_errors(errors, path, baselines, "PA-MPJPE of each joint"))
+        paths.append(draw_joint_errors(errors, path, baselines, "PA-MPJPE of each joint"))
     return paths
 
 
 @torch.no_grad()
-def _draw_fusion(
-    model: Model, recording: Recording, prediction: Prediction, place: Notable, path: Path
+def _draw_repair(
+    prediction: Prediction, config: FusionConfig, place: Notable, path: Path
 ) -> list[Path]:
-    """Draw the map of the joint that moved most in a view."""
-    frame, view = place.frame, place.view
-    views = to_views(recording)[frame : frame + 1].to(model.device)
-    # What the model said of that frame; a sequence model lifts none by itself.
+    """Draw the map of the joint that moved most in a view; nothing if none was to be repaired."""
+    recording, joints, (frame, view, _) = prediction.recording, prediction.joints, place
+    views = to_views(recording)[frame : frame + 1]
     pose, rotation = (
-        torch.from_numpy(np.nan_to_num(x[frame : frame + 1])).to(model.device)
+        torch.from_numpy(np.nan_to_num(x[frame : frame + 1]))
         for x in (prediction.pose, prediction.rotation)
     )
     lifted = Lifted(torch.einsum("tvrc,tvjr->tvjc", rotation, pose), rotation)
-    where = to_repair(views, lifted, model.config.fusion, model.joints)
+    where = to_repair(views, lifted, config, joints)
     where = where[where[:, 1] == view]
     if len(where) == 0:
         return []
     _, _, root, _ = centre(recording)
     detected, refined = recording.keypoints[frame, view], prediction.keypoints_refined[frame, view]
-    moved = np.linalg.norm(refined - detected, axis=-1)[where[:, 2].cpu()]
+    moved = np.linalg.norm(refined - detected, axis=-1)[where[:, 2]]
     chosen = int(np.where(np.isnan(moved), -1.0, moved).argmax())
     joint = int(where[chosen, 2])
 
     scale = norm(views.keypoints, views.observed)[0, view, 0, 0].item()
-    truth = recording.keypoints_true
-    known = truth is not None and np.isfinite(truth[frame, view, joint]).all()
-    on_map = model.config.fusion.method in ("grid", "exact")
-    maps = joint_maps(views, lifted, where[chosen : chosen + 1], model.config.fusion)
+    truth = notable.or_nan(recording.keypoints_true, recording.keypoints)[frame, view, joint]
+    on_map = config.method in ("grid", "exact")
+    maps = joint_maps(views, lifted, where[chosen : chosen + 1], config)
     return [
-        pictures.fusion(
+        draw_fusion(
             maps,
-            model.config.fusion,
-            recording.views,
-            f"Repairing the {pictures.spoken(model.joints[joint])} "
-            f"in {recording.views[view]}, frame {frame}",
+            config,
+            prediction.views,
+            f"Repairing the {style.spoken(joints[joint])} "
+            f"in {prediction.views[view]}, frame {frame}",
             path,
-            joints=model.joints,
+            joints=joints,
             body=(detected - root[frame, view]) / scale,
-            truth=(truth[frame, view, joint] - root[frame, view]) / scale if known else None,
+            truth=(truth - root[frame, view]) / scale if np.isfinite(truth).all() else None,
             repaired=None if on_map else (refined[joint] - root[frame, view]) / scale,
         )
     ]
