@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from canonlift import files
+from canonlift import files, suggestions
 from canonlift.data.recording import Recording, from_arrays, open_npz, to_arrays
 
 FILE = "predictions.npz"
@@ -130,34 +130,20 @@ def check_name(name: str) -> None:
 class PredictionFile(Mapping[str, Prediction]):
     """The predictions in a file, by name; each is read when it is asked for, and not kept."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the names.
+    def __init__(self, path: Path, names: Iterable[str]) -> None:
+        self.path, self.names = path, tuple(names)
+
+    def only(self, names: Iterable[str]) -> "PredictionFile":
+        """The predictions of these names alone.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it holds no predictions, or those of an older version.
+            ValueError: if there is none of a name.
         """
-        self.path = path
-        with open_npz(path, REMEDY) as file:
-            keys = file.files
-        if "keypoints" in keys:
-            raise ValueError(
-                f"{path}: is a recording; predict it with `canonlift eval RUN --recordings {path}`"
-            )
-        self.names = tuple(dict.fromkeys(key.partition("/")[0] for key in keys))
-        for name in self.names:
-            if f"{name}/pose" not in keys:
-                raise ValueError(f"{path}: holds {name!r}, which is no prediction; {REMEDY}")
-            if f"{name}/recording/keypoints" not in keys:
-                raise ValueError(
-                    f"{path}: holds no recordings, as those of canonlift 0.1 do not; {REMEDY}"
-                )
-            try:
-                check_name(name)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-        if not self.names:
-            raise ValueError(f"{path}: holds no predictions; {REMEDY}")
+        names = tuple(dict.fromkeys(names))
+        for name in names:
+            if name not in self.names:
+                raise suggestions.unknown(f"{self.path}: a recording", name, self.names)
+        return PredictionFile(self.path, names)
 
     def __getitem__(self, name: str) -> Prediction:
         """Read one.
@@ -192,7 +178,24 @@ def read_predictions(path: str | Path) -> PredictionFile:
         ValueError: if it holds no predictions.
     """
     path = Path(path)
-    return PredictionFile(path / FILE if path.is_dir() else path)
+    path = path / FILE if path.is_dir() else path
+    with open_npz(path, REMEDY) as file:
+        keys = file.files
+    if "keypoints" in keys:
+        raise ValueError(
+            f"{path}: is a recording; predict it with `canonlift eval RUN --recordings {path}`"
+        )
+    names = tuple(dict.fromkeys(key.partition("/")[0] for key in keys))
+    if not all(f"{name}/pose" in keys for name in names) or not names:
+        raise ValueError(f"{path}: holds no predictions; {REMEDY}")
+    for name in names:
+        if f"{name}/recording/keypoints" not in keys:
+            raise ValueError(f"{path}: lacks the recordings, as in canonlift 0.1; {REMEDY}")
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return PredictionFile(path, names)
 
 
 def _predicted(prediction: Prediction) -> dict[str, np.ndarray]:
