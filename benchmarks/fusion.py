@@ -58,7 +58,8 @@ from canonlift.methods.fusion import (
     others,
     to_repair,
 )
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.motions import MOTIONS
 from canonlift.types import Lifted, Views
 
 JOINTS = tuple(name for name in H36M17 if name != "spine")
@@ -118,7 +119,7 @@ def frames(n_frames: int, n_views: int, seed: int, *, around: bool = True) -> tu
     lifted = Lifted(pose + 0.06 * noise(*pose.shape), turned)
     keypoints = image + 0.03 * noise(*image.shape)
     uniform = torch.rand(image.shape[:-1], generator=torch_dice, dtype=world.dtype)
-    confidence = (1 - 0.9 * uniform**5).clamp(0.05, 1.0)  # as in simulation/session.py
+    confidence = (1 - 0.9 * uniform**5).clamp(0.05, 1.0)  # as in simulation/detector.py
     lost = torch.rand(confidence.shape, generator=torch_dice) < 0.02
     lost[:, :, JOINTS.index(ROOT)] = False
     keypoints = torch.where(lost[..., None], 0.0, keypoints)

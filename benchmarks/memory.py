@@ -28,8 +28,11 @@ from benchmarks import measure
 from canonlift.body.skeleton import H36M17
 from canonlift.data import samples as sessions
 from canonlift.data.shards import Shard, Stored, rows_of
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
-from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.motions import MOTIONS
+from canonlift.simulation.session import film
 from canonlift.solve import closed_form
 from canonlift.training import config as configs
 from canonlift.training import runs

@@ -44,7 +44,9 @@ from canonlift.data.recording import Recording, save
 from canonlift.data.samples import read_one
 from canonlift.evaluation.evaluate import Scores
 from canonlift.inference.predict import predict
-from canonlift.simulation.session import CameraConfig, Cameras, DetectorConfig, film, place_cameras
+from canonlift.simulation.cameras import CameraConfig, Cameras, place_cameras
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.session import film
 from canonlift.training import checkpoint
 from canonlift.training import config as configs
 from canonlift.training.checkpoint import Model
@@ -127,7 +129,7 @@ def shoot(
     setting = settings[setting_name]
     if not mocap.is_file():
         raise FileNotFoundError(f"{mocap}: no motion capture; give --data, see shared/data")
-    sources = [ROOT / "canonlift" / "simulation" / name for name in ("session.py", "athlete.py")]
+    sources = sorted((ROOT / "canonlift" / "simulation").glob("*.py"))
     made_of = _digest(setting, mocap.read_bytes(), Path(__file__), *sources)
     folder = work / "films" / f"{setting_name}-{made_of}"
     if folder.is_dir():

@@ -45,7 +45,9 @@ from canonlift.body.skeleton import H36M17
 from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording, load, save
 from canonlift.models.temporal import SequenceConfig
-from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.session import film
 from canonlift.training import checkpoint, metrics_log
 from canonlift.training import config as configs
 from canonlift.training.checkpoint import Model
@@ -305,9 +307,7 @@ def delayed(take: Recording, seconds: float) -> Recording:
 
 
 def _sources(mocap: Path) -> str:
-    sources = [
-        ptz.ROOT / "canonlift" / "simulation" / name for name in ("session.py", "athlete.py")
-    ]
+    sources = sorted((ptz.ROOT / "canonlift" / "simulation").glob("*.py"))
     return ptz._digest(mocap.read_bytes(), CREW, STRETCH, Path(__file__), *sources)
 
 

@@ -47,7 +47,8 @@ from canonlift.data.samples import Session
 from canonlift.methods.stages import ReliftPass
 from canonlift.models import mlp
 from canonlift.models.mlp import PRECISIONS, Lifter
-from canonlift.simulation.session import CameraConfig, SimulateConfig, session
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.session import SimulateConfig, session
 from canonlift.solve import closed_form
 from canonlift.training import config as configs
 from canonlift.training import runs

@@ -26,8 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from canonlift.body.skeleton import H36M17
 from canonlift.data.prediction import Prediction
 from canonlift.output import viewer
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
-from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.motions import MOTIONS
+from canonlift.simulation.session import film
 
 FPS, SECONDS, VIEWS = 60.0, 60, 6
 PLAYED_S = 5.0

@@ -16,8 +16,11 @@ from canonlift.data.recording import save
 from canonlift.data.samples import Session, to_views
 from canonlift.geometry.alignment import align_similarity
 from canonlift.models.mlp import Lifter, LifterConfig
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
-from canonlift.simulation.session import CameraConfig, DetectorConfig, SimulateConfig, session
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.motions import MOTIONS
+from canonlift.simulation.session import SimulateConfig, session
 from canonlift.solve import closed_form
 from canonlift.training.mirror import Vote, vote
 from canonlift.types import Lifted, Views

@@ -11,7 +11,8 @@ import yaml
 from canonlift.methods.fusion import FusionConfig
 from canonlift.methods.stages import STAGES
 from canonlift.models.mlp import LifterConfig
-from canonlift.simulation.session import CameraConfig, SimulateConfig
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.session import SimulateConfig
 from canonlift.training import config as configs
 from canonlift.training.config import Config, DataConfig, PhaseConfig
 

@@ -14,7 +14,8 @@ from canonlift.cli import convert
 from canonlift.data.recording import load, save
 from canonlift.readers import morphing
 from canonlift.readers.detectors.assemble import Options, read
-from canonlift.simulation.session import DetectorConfig, SimulateConfig, session
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.session import SimulateConfig, session
 
 
 @pytest.fixture

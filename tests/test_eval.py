@@ -22,8 +22,11 @@ from canonlift.data.samples import centre, to_views
 from canonlift.evaluation import evaluate as scoring
 from canonlift.inference.predict import predict
 from canonlift.inference.reconstruction import reconstruct
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
-from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.motions import MOTIONS
+from canonlift.simulation.session import film
 from canonlift.training import checkpoint, metrics_log, runs
 from canonlift.training import config as configs
 

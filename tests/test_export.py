@@ -27,7 +27,8 @@ from canonlift.output.export.markers import (
 )
 from canonlift.output.export.options import add_export_arguments, parse_exporter
 from canonlift.output.export.writing import EXPORTS, Exporter, Take, describe, sequence_names
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.motions import MOTIONS
 
 REAL = Path(__file__).parents[2] / "shared/data/recordings/balancing_4cam/triangulated.trc"
 NOBODYS = np.zeros((0, 3))  # no camera to go by

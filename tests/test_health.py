@@ -11,7 +11,9 @@ from test_simulate import action
 from canonlift.body.skeleton import H36M17, mirrored
 from canonlift.output.figures import pictures
 from canonlift.readers.health import LIMBS, examine
-from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.session import film
 
 STEADY = DetectorConfig(leg_swap_rate=0.0, arm_swap_rate=0.0, joint_miss_rate=0.005)
 

@@ -9,7 +9,8 @@ import torch
 
 from canonlift.body.skeleton import H36M17, conversion
 from canonlift.readers import morphing
-from canonlift.simulation.session import DetectorConfig, SimulateConfig, session
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.session import SimulateConfig, session
 
 EXACT = DetectorConfig(error_scale=0.0, leg_swap_rate=0.0, arm_swap_rate=0.0)
 

@@ -7,7 +7,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from canonlift.body.skeleton import H36M17, bones
-from canonlift.simulation.athlete import ANKLE_HEIGHT, MOTIONS, drift, perform, sample_person
+from canonlift.simulation.athlete import ANKLE_HEIGHT, perform, sample_person
+from canonlift.simulation.motions import MOTIONS
+from canonlift.simulation.noise import smooth_noise
 
 each_motion = pytest.mark.parametrize("motion", MOTIONS)
 FPS = 120.0  # fine enough to see a jerk between the frames of a video
@@ -188,8 +190,8 @@ def test_refuses_what_nobody_can_do():
         perform(sample_person(g), ["run"], 1, 30.0, g)
 
 
-def test_drift_has_unit_variance_from_the_first_frame_to_the_last():
-    noise = drift(50, (20_000,), 20.0, np.random.default_rng(0))
+def test_smooth_noise_has_unit_variance_from_the_first_frame_to_the_last():
+    noise = smooth_noise(50, (20_000,), 20.0, np.random.default_rng(0))
     np.testing.assert_allclose(noise.std(axis=1), 1.0, atol=0.03)
     np.testing.assert_allclose(noise.mean(axis=1), 0.0, atol=0.03)
     assert np.abs(np.diff(noise, axis=0)).max() < 1.0

@@ -1,3 +1,5 @@
+"""Laws of the robust least squares over views, and of the consensus made with it."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +10,14 @@ from torch.testing import assert_close
 
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.scale import unit_scale
-from canonlift.solve import closed_form
-from canonlift.solve.least_squares import Sight, _orthonormal, adjust, resect, triangulate
+from canonlift.methods.targets import TRUSTED, consensus
+from canonlift.solve.least_squares import (
+    Observations,
+    adjust,
+    nearest_orthonormal_pair,
+    resect,
+    triangulate,
+)
 from canonlift.types import Lifted, Target, Views
 
 
@@ -19,66 +27,68 @@ def pose_error(pose, truth):
     return (align_similarity(pose, truth)(pose) - truth).norm(dim=-1).mean()
 
 
-def test_sight_puts_every_view_in_the_scale_of_one_pose(exact):
+def test_observations_put_every_view_in_the_scale_of_one_pose(exact):
     views, truth = exact
-    seen = Sight.of(views, truth)
+    seen = Observations.of(views, truth)
     image = torch.einsum("bvrc,bjc->bvjr", truth.rotation[:, :, :2], seen.prior)
     assert_close(seen.points, image)
 
 
 def test_triangulation_equals_a_slow_weighted_least_squares(noisy):
     views, lifted = noisy
-    seen = Sight.of(views, lifted)
-    found, say = triangulate(seen, lifted.rotation, seen.prior)
+    seen = Observations.of(views, lifted)
+    found, weight = triangulate(seen, lifted.rotation, seen.prior)
     for b, j in ((0, 3), (2, 16)):
         rows, values = [0.1**0.5 * torch.eye(3).double()], [0.1**0.5 * seen.prior[b, j]]
         for v in range(views.keypoints.shape[1]):
-            weight = say[b, v, j].sqrt()
-            rows.append(weight * lifted.rotation[b, v, :2])
-            values.append(weight * seen.points[b, v, j])
+            root = weight[b, v, j].sqrt()
+            rows.append(root * lifted.rotation[b, v, :2])
+            values.append(root * seen.points[b, v, j])
         expected = torch.linalg.lstsq(torch.cat(rows), torch.cat(values)[:, None]).solution[:, 0]
         assert_close(found[b, j], expected)
 
 
 def test_resection_equals_a_slow_least_squares_made_orthonormal(noisy):
     views, lifted = noisy
-    seen = Sight.of(views, lifted)
-    pose, say = triangulate(seen, lifted.rotation, seen.prior)
-    found = resect(seen, lifted.rotation, pose, say)
+    seen = Observations.of(views, lifted)
+    pose, weight = triangulate(seen, lifted.rotation, seen.prior)
+    found = resect(seen, lifted.rotation, pose, weight)
     for b, v in ((0, 1), (2, 0)):
         near = lifted.rotation[b, v]
         turned = (pose[b] @ near.T).numpy()
-        weight = say[b, v].numpy()[:, None]
-        leash = 0.05 * (weight * turned**2).sum() * np.eye(3)
-        normal = turned.T @ (weight * turned) + leash
+        of_joint = weight[b, v].numpy()[:, None]
+        damping = 0.05 * (of_joint * turned**2).sum() * np.eye(3)
+        normal = turned.T @ (of_joint * turned) + damping
         rows = np.linalg.solve(
-            normal, turned.T @ (weight * seen.points[b, v].numpy()) + leash[:, :2]
+            normal, turned.T @ (of_joint * seen.points[b, v].numpy()) + damping[:, :2]
         )
         x, y = polar(rows.T, side="left")[0]
         expected = np.stack([x, y, np.cross(x, y)]) @ near.numpy()
         assert_close(found[b, v].numpy(), expected)
 
 
-def test_no_two_rows_make_an_orthonormal_pair_that_is_not_short_or_right():
+def test_rows_become_orthonormal_or_shorter_where_they_are_all_but_parallel():
     x = random(200, 3, seed=1).float()
     apart = 10.0 ** torch.linspace(-9, 0, 200)[:, None]
-    pair = torch.stack(_orthonormal(x, x + apart * random(200, 3, seed=2).float()), dim=1)
+    pair = torch.stack(
+        nearest_orthonormal_pair(x, x + apart * random(200, 3, seed=2).float()), dim=1
+    )
     gram = pair @ pair.mT
     assert (torch.linalg.eigvalsh(gram) < 1 + 1e-2).all()
     assert_close(gram[-40:], torch.eye(2).expand(40, 2, 2), atol=1e-4, rtol=0)
-    still = _orthonormal(torch.zeros(1, 3), torch.zeros(1, 3))
+    still = nearest_orthonormal_pair(torch.zeros(1, 3), torch.zeros(1, 3))
     assert_close(torch.cat(still), torch.zeros(2, 3))
 
 
-def test_one_view_that_lies_loses_its_say(exact):
+def test_a_detection_far_off_loses_its_weight(exact):
     views, truth = exact
     keypoints = views.keypoints.clone()
     keypoints[:, 1, 13] += 3 * keypoints[:, 1].norm(dim=-1).amax(-1, keepdim=True)
-    liar = Views(keypoints, views.confidence, views.rig)
-    seen = Sight.of(views, truth)._replace(points=Sight.of(liar, truth).points)
-    pose, say = triangulate(seen, truth.rotation, seen.prior)
-    assert (say[:, 1, 13] < 0.02).all()
-    others = say[:, [0, 2, 3]][:, :, 13]
+    wrong = Views(keypoints, views.confidence, views.rig)
+    seen = Observations.of(views, truth)._replace(points=Observations.of(wrong, truth).points)
+    pose, weight = triangulate(seen, truth.rotation, seen.prior)
+    assert (weight[:, 1, 13] < 0.02).all()
+    others = weight[:, [0, 2, 3]][:, :, 13]
     assert (others > 0.5).all()
 
 
@@ -88,17 +98,17 @@ def test_unobserved_detections_do_not_matter(noisy):
     confidence[:, 2] = 0
     confidence[:, 0, 5] = 0
     absurd = torch.where((confidence == 0)[..., None], 1e6 * random(2), views.keypoints)
-    found = [
-        triangulate(Sight.of(Views(k, confidence, views.rig), lifted), lifted.rotation, p)[0]
-        for k, p in ((views.keypoints, lifted.pose[:, 0]), (absurd, lifted.pose[:, 0]))
-    ]
+    found = []
+    for keypoints in (views.keypoints, absurd):
+        seen = Observations.of(Views(keypoints, confidence, views.rig), lifted)
+        found.append(triangulate(seen, lifted.rotation, lifted.pose[:, 0])[0])
     assert_close(*found)
 
 
 def test_resection_brings_turned_rotations_back():
     views, truth = scene(n_samples=4)
     off = turned(truth, 0.3, seed=5)
-    seen = Sight.of(views, truth)
+    seen = Observations.of(views, truth)
     rotation = off.rotation
     for _ in range(20):
         rotation = resect(seen, rotation, seen.prior, views.confidence)
@@ -108,7 +118,7 @@ def test_resection_brings_turned_rotations_back():
 
 def test_resection_returns_rotations(noisy):
     views, lifted = noisy
-    seen = Sight.of(views, lifted)
+    seen = Observations.of(views, lifted)
     rotation = resect(seen, lifted.rotation, seen.prior, uniform(*views.confidence.shape))
     eye = torch.eye(3, dtype=torch.float64).expand_as(rotation)
     assert_close(rotation @ rotation.mT, eye)
@@ -120,7 +130,7 @@ def test_the_consensus_is_nearer_to_the_truth_than_what_it_starts_from():
     views, _ = disturbed(views, truth, seed=4)
     pose = truth.pose + 0.3 * random(*truth.pose.shape, seed=6)
     lifted = turned(Lifted(pose, truth.rotation), 0.1, seed=7)
-    target = closed_form.consensus(views, lifted)
+    target = consensus(views, lifted)
     start = pose_error(lifted.in_camera, truth.in_camera)
     mean = unit_scale(pose, torch.ones_like(views.observed)).mean(1, keepdim=True)
     assert pose_error(target.pose, truth.in_camera) < 0.5 * start
@@ -137,9 +147,9 @@ def test_the_consensus_is_the_target_of_the_views_where_that_is_trusted(noisy):
     )
     trust = trust * (uniform(*views.confidence.shape, seed=2) > 0.3)
     target = Target(random(*views.confidence.shape, 3), trust)
-    expected = closed_form.consensus(views, lifted)
-    found = closed_form.consensus(replace(views, target=target), lifted)
-    known = target.trust.amax(-1) > closed_form.TRUSTED
+    expected = consensus(views, lifted)
+    found = consensus(replace(views, target=target), lifted)
+    known = target.trust.amax(-1) > TRUSTED
     assert 0.2 < known.double().mean() < 0.8
     assert_close(found.pose[known], target.pose[known])
     assert_close(found.trust[known], (trust[known] > 0).double())
@@ -150,7 +160,7 @@ def test_the_consensus_is_the_target_of_the_views_where_that_is_trusted(noisy):
 def test_adjusting_finds_pose_rotations_and_scales_together():
     views, truth = scene(n_samples=4)
     off = turned(truth, 0.15, seed=5)
-    seen = Sight.of(views, truth)
+    seen = Observations.of(views, truth)
     wrong = seen._replace(points=seen.points * torch.tensor([0.9, 1.0, 1.1, 1.05])[:, None, None])
     pose, rotation = adjust(wrong, off.rotation, seen.prior, 1.0, rounds=300)
     relative = rotation[:, 1:] @ rotation[:, :1].mT
@@ -164,21 +174,21 @@ def test_the_consensus_needs_two_views_and_carries_no_gradient(exact):
     views, truth = exact
     alone = torch.zeros_like(views.confidence)
     alone[:, 0] = 1
-    target = closed_form.consensus(Views(views.keypoints, alone, views.rig), truth)
+    target = consensus(Views(views.keypoints, alone, views.rig), truth)
     assert (target.trust == 0).all()
     leaf = Lifted(truth.pose.clone().requires_grad_(), truth.rotation)
-    assert not closed_form.consensus(views, leaf).pose.requires_grad
+    assert not consensus(views, leaf).pose.requires_grad
 
 
 def test_triangulation_has_the_gradient_of_its_last_least_squares(noisy):
     views, lifted = (x[:1] for x in noisy)
-    prior = Sight.of(views, lifted).prior
+    prior = Observations.of(views, lifted).prior
 
-    def fixed_say(rotation, points):
-        # With a tolerance this wide no detection loses any of its say.
-        seen = Sight.of(views, lifted)._replace(points=points)
+    def fixed_weight(rotation, points):
+        # With a tolerance this wide no detection loses any weight.
+        seen = Observations.of(views, lifted)._replace(points=points)
         return triangulate(seen, rotation, prior, tolerance=1e9)[0]
 
-    points = Sight.of(views, lifted).points.clone().requires_grad_()
+    points = Observations.of(views, lifted).points.clone().requires_grad_()
     rotation = lifted.rotation.clone().requires_grad_()
-    assert torch.autograd.gradcheck(fixed_say, (rotation, points))
+    assert torch.autograd.gradcheck(fixed_weight, (rotation, points))

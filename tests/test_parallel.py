@@ -20,7 +20,8 @@ from canonlift.data import recording as recordings
 from canonlift.methods import frame_losses
 from canonlift.methods.stages import MotionPass
 from canonlift.methods.terms import TERMS
-from canonlift.simulation.session import CameraConfig, SimulateConfig, write_session
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.session import SimulateConfig, write_session
 from canonlift.training import checkpoint, metrics_log
 from canonlift.training import config as configs
 

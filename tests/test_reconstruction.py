@@ -23,7 +23,8 @@ from canonlift.inference.reconstruction import (
     cover,
     reconstruct,
 )
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.motions import MOTIONS
 
 
 def shot(

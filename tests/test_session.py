@@ -12,8 +12,11 @@ from canonlift.data import recording as recordings
 from canonlift.data import samples as sessions
 from canonlift.data.recording import Recording
 from canonlift.geometry.scale import unit_scale
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
-from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.motions import MOTIONS
+from canonlift.simulation.session import film
 from canonlift.solve import closed_form
 from canonlift.types import Target
 

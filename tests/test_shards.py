@@ -14,7 +14,8 @@ from canonlift.body.skeleton import H36M17, SKELETONS
 from canonlift.data import recording as recordings
 from canonlift.data import samples as sessions
 from canonlift.data import shards
-from canonlift.simulation.session import CameraConfig, SimulateConfig, session
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.session import SimulateConfig, session
 from canonlift.solve import closed_form
 from canonlift.training import checkpoint
 from canonlift.training import config as configs

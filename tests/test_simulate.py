@@ -10,17 +10,11 @@ from scipy.spatial.transform import Rotation
 
 from canonlift.body.skeleton import H36M17, mirrored
 from canonlift.data import recording
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
-from canonlift.simulation.session import (
-    ERRORS,
-    CameraConfig,
-    DetectorConfig,
-    SimulateConfig,
-    film,
-    place_cameras,
-    session,
-    write_session,
-)
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.cameras import CameraConfig, place_cameras
+from canonlift.simulation.detector import ERRORS, DetectorConfig
+from canonlift.simulation.motions import MOTIONS
+from canonlift.simulation.session import SimulateConfig, film, session, write_session
 
 PERFECT = DetectorConfig(
     error_scale=0.0, leg_swap_rate=0.0, arm_swap_rate=0.0, joint_miss_rate=0.0, frame_miss_rate=0.0

@@ -12,7 +12,9 @@ from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
 from canonlift.output.figures import pictures
 from canonlift.readers import synchronise
-from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.session import film
 
 FPS = 30.0
 N_JOINTS = 9

@@ -32,7 +32,8 @@ from canonlift.methods.fusion import FusionConfig, fuse
 from canonlift.methods.stages import Repair
 from canonlift.methods.terms import TERMS
 from canonlift.output.figures import pictures
-from canonlift.simulation.session import CameraConfig, SimulateConfig, session, write_session
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.session import SimulateConfig, session, write_session
 from canonlift.training import checkpoint, metrics_log, mirror, runs
 from canonlift.training import config as configs
 from canonlift.types import Lifted, Views

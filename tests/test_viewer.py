@@ -25,8 +25,11 @@ from canonlift.evaluation import evaluate
 from canonlift.geometry.scale import norm, unit_scale
 from canonlift.output import viewer
 from canonlift.output.viewer import Take
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
-from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.motions import MOTIONS
+from canonlift.simulation.session import film
 from canonlift.types import Lifted
 
 FPS = 25.0

@@ -1,10 +1,10 @@
-"""One 3D sequence of all views of a take: one frame of reference, one size, from any cameras.
+"""One 3D sequence of all views of a recording: one frame of reference, one size, any cameras.
 
 Over two seconds cameras hardly turn relative to each other, even where they pan along. So the
-rotations that the lifter gives each view of each frame are averaged over such a window, and all
-poses of the window, as one body, are fitted to its detections by robust least squares in which the
-lifted poses keep a say. Windows overlap by half; each is turned onto the one before it by the
-poses that both hold, and they fade into each other.
+rotations that the network predicts for each view of each frame are averaged over such a window,
+and all poses of the window, as one body, are fitted to its detections by robust least squares with
+the lifted poses as a prior. Windows overlap by half; each is turned onto the one before it by the
+poses of the frames that they share, and they are blended.
 """
 
 from collections.abc import Sequence
@@ -21,25 +21,26 @@ from canonlift.body.anatomy import body_length
 from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.geometry.rotations import nearest_rotation
-from canonlift.solve.least_squares import TOLERANCE, Sight, adjust
+from canonlift.overlap import triangle_weights, window_frames
+from canonlift.solve.least_squares import TOLERANCE, Observations, adjust
 from canonlift.types import Lifted, Views
 
 WINDOW_S = 2.0
 LEAST_WINDOW = 8  # frames
-TRUST = 0.3  # say of the lifted poses, against that of one sure detection
-OUTLIER = 0.1  # distance, over the norm of a pose, at which a lifted one has lost half its say
-BLUR_S = 0.07  # over which lifted poses are averaged; detections are not
-SETTLE_S = 10.0  # in which the frame comes back to the cameras' mean: small errors must not add up
-WEAK = 1e-3  # say of the whole take in how the cameras of a window stand to each other
+PRIOR = 0.3  # weight of the lifted poses, relative to one detection of confidence 1
+OUTLIER = 0.1  # distance, over the norm of a pose, at which a lifted one has half its weight
+BLUR_S = 0.07  # standard deviation in time over which lifted poses, not detections, are averaged
+SETTLE_S = 10.0  # over which the frame is drawn back to the cameras' mean, against drift
+WEAK = 1e-3  # weight of the whole recording in the relative rotations of a window's cameras
 
 
 class Windows(NamedTuple):
-    """Stretches of equal length that cover a take, and what was found in each."""
+    """Windows of equal length that cover a recording, and what was found in each."""
 
     frames: Int[Tensor, "N W"]
     pose: Float[Tensor, "N W J 3"]  # in axes of the window's own
     rotation: Float[Tensor, "N V 3 3"]  # from these to the camera
-    seen: Float[Tensor, "N W V"]  # mean confidence in the view; 0: it saw nothing
+    seen: Float[Tensor, "N W V"]  # mean confidence in the view; 0: nothing observed
 
 
 def with_fused(prediction: Prediction) -> Prediction:
@@ -54,7 +55,7 @@ def reconstruct(prediction: Prediction, block: int = 4096) -> Fused:
     """Make one sequence of all views of a recording.
 
     Two views suffice, and any may be missing at times. The axes are those of the first camera, as
-    it stood on average. Where all cameras turn alike, nothing shows that they do, and the axes
+    it stood on average. Where all cameras turn alike, that cannot be observed, and the axes
     turn with them. About `block` frames are worked on at a time.
     """
     recording = prediction.recording
@@ -63,7 +64,7 @@ def reconstruct(prediction: Prediction, block: int = 4096) -> Fused:
     in_camera, rotation = (
         torch.from_numpy(np.nan_to_num(x)).double() for x in (prediction.pose, prediction.rotation)
     )
-    frames = cover(len(views), max(LEAST_WINDOW, round(WINDOW_S * recording.fps)))
+    frames = window_frames(len(views), max(LEAST_WINDOW, round(WINDOW_S * recording.fps)))
     whole = WEAK * _relations(rotation, seen)
     parts = []
     for part in frames.split(max(1, block // frames.shape[1])):
@@ -71,9 +72,9 @@ def reconstruct(prediction: Prediction, block: int = 4096) -> Fused:
         cameras = average_cameras(together)
         prior = _average_poses(cameras, in_camera[part], seen[part], BLUR_S * recording.fps)
         parts.append((*_fit(views, part, cameras, prior), seen[part]))
-    poses, cameras, say = (torch.cat(x) for x in zip(*parts, strict=True))
-    poses = _in_one_size(poses, (say > 0).any(-1), recording.joints)
-    windows = _chain(Windows(frames, poses, cameras, say))
+    poses, cameras, weight = (torch.cat(x) for x in zip(*parts, strict=True))
+    poses = _in_one_size(poses, (weight > 0).any(-1), recording.joints)
+    windows = _chain(Windows(frames, poses, cameras, weight))
     windows = _settle(windows, SETTLE_S * recording.fps)
     pose, rotation = _fade(windows)
 
@@ -87,14 +88,6 @@ def reconstruct(prediction: Prediction, block: int = 4096) -> Fused:
     rotation = rotation.masked_fill(blank[..., None, None], torch.nan)
     seen_by = views.observed.sum(1).to(torch.int8)
     return Fused(pose.float().numpy(), rotation.float().numpy(), seen_by.numpy())
-
-
-def cover(n_frames: int, length: int) -> Int[Tensor, "N W"]:
-    """Frames of windows that overlap by half, the last one by more; one if there are too few."""
-    length = min(length, n_frames)
-    first = torch.arange(0, n_frames - length + 1, max(1, length // 2))
-    first = torch.cat([first, torch.tensor([n_frames - length])]).unique()
-    return first[:, None] + torch.arange(length)
 
 
 def average_cameras(relations: Float[Tensor, "N W W"]) -> Float[Tensor, "N V 3 3"]:
@@ -112,7 +105,7 @@ def average_cameras(relations: Float[Tensor, "N W W"]) -> Float[Tensor, "N V 3 3
 def _relations(
     rotation: Float[Tensor, "*N T V 3 3"], seen: Float[Tensor, "*N T V"]
 ) -> Float[Tensor, "*N W W"]:
-    """Mean over time of the rotations between all cameras that saw something, in blocks."""
+    """Mean over time of the rotations between all cameras with detections, in blocks."""
     stacked = (rotation * seen[..., None, None]).movedim(-4, -2).flatten(-4, -3).flatten(-2)
     return stacked @ stacked.mT / seen.shape[-2]
 
@@ -123,22 +116,22 @@ def _average_poses(
     seen: Float[Tensor, "N W V"],
     blur: float,
 ) -> Float[Tensor, "N W J 3"]:
-    """Mean of what was lifted from each view, over `blur` frames, without what no other says."""
+    """Robust mean over the views of the lifted poses, and over `blur` frames."""
     each = torch.einsum("nvrc,nwvjr->nwvjc", cameras, in_camera)
     time = torch.arange(seen.shape[1], dtype=each.dtype)
     kernel = (-0.5 * ((time[:, None] - time) / max(blur, 1e-3)).square()).exp()
 
-    def mean(say: Float[Tensor, "N W V"]) -> Float[Tensor, "N W J 3"]:
-        total = torch.einsum("nwv,nwvjc->nwjc", say, each)
-        total, weight = (torch.einsum("uw,nw...->nu...", kernel, x) for x in (total, say.sum(-1)))
-        return total / weight.clamp_min(1e-9)[..., None, None]
+    def mean(weight: Float[Tensor, "N W V"]) -> Float[Tensor, "N W J 3"]:
+        total = torch.einsum("nwv,nwvjc->nwjc", weight, each)
+        total, norm = (torch.einsum("uw,nw...->nu...", kernel, x) for x in (total, weight.sum(-1)))
+        return total / norm.clamp_min(1e-9)[..., None, None]
 
-    say = seen
+    weight = seen
     for _ in range(3):
-        gap = (each - mean(say)[:, :, None]).norm(dim=(-2, -1))
+        gap = (each - mean(weight)[:, :, None]).norm(dim=(-2, -1))
         size = OUTLIER * each.norm(dim=(-2, -1)).clamp_min(1e-9)
-        say = seen / (1 + (gap / size).square())
-    return mean(say)
+        weight = seen / (1 + (gap / size).square())
+    return mean(weight)
 
 
 def _fit(
@@ -155,17 +148,18 @@ def _fit(
     )
     body = Views(keypoints, confidence, views.rig[frames[:, 0]])
     each = prior.flatten(1, 2)[:, None].expand(-1, n_views, -1, -1)
-    sight = Sight.of(body, Lifted(each, cameras))
-    pose, cameras = adjust(sight, cameras, sight.prior, TOLERANCE / length**0.5, trust=TRUST)
+    seen = Observations.of(body, Lifted(each, cameras))
+    tolerance = TOLERANCE / length**0.5
+    pose, cameras = adjust(seen, cameras, seen.prior, tolerance, prior_weight=PRIOR)
     return pose.unflatten(1, (length, -1)), cameras
 
 
 def _in_one_size(
     pose: Float[Tensor, "*batch T J 3"], seen: Bool[Tensor, "*batch T"], joints: Sequence[str]
 ) -> Float[Tensor, "*batch T J 3"]:
-    """Poses of one person whose bones sum to 1 in the median frame of those seen."""
+    """Poses of one person whose bones sum to 1 in the median of the observed frames."""
     length = body_length(pose, joints).masked_fill(~seen, torch.nan).nanmedian(-1).values
-    length = torch.where(length > 0, length, 1.0)  # nobody was seen
+    length = torch.where(length > 0, length, 1.0)  # nobody was observed
     return pose / length[..., None, None, None]
 
 
@@ -182,9 +176,9 @@ def _chain(windows: Windows) -> Windows:
 
 
 def _settle(windows: Windows, frames: float) -> Windows:
-    """Turn each window so that the cameras stand, over about so many frames, where they always do.
+    """Turn each window so that over about so many frames the cameras have their mean rotations.
 
-    Small errors of the chain would add up over minutes; the cameras' mean direction does not.
+    Small errors of the chain would add up over minutes; the mean does not drift.
     """
     seen = windows.seen.sum(1)[..., None, None]
     sigma = frames / max(1, windows.frames.shape[1] // 2)
@@ -204,10 +198,10 @@ def _turned(windows: Windows, turn: Float[Tensor, "N 3 3"]) -> Windows:
 
 
 def _fade(windows: Windows) -> tuple[Float[Tensor, "T J 3"], Float[Tensor, "T V 3 3"]]:
-    """Each frame's mean over its windows, by how near it is to the middle of each."""
+    """Each frame's mean over its windows, weighted by its distance from their ends."""
     length = windows.frames.shape[1]
-    time = torch.arange(length, dtype=windows.pose.dtype) + 0.5
-    share = torch.minimum(time, length - time).expand(windows.frames.shape).flatten()
+    share = triangle_weights(length, windows.pose, edge=0.5)
+    share = share.expand(windows.frames.shape).flatten()
     frames, n_frames = windows.frames.flatten(), int(windows.frames.max()) + 1
 
     def mean(values: Float[Tensor, "N W ..."]) -> Float[Tensor, "T ..."]:

@@ -1,4 +1,4 @@
-"""What holds the views of a window together: one similarity per pair of views and segment.
+"""Consistency of the views of a window: one similarity per pair of views and segment.
 
 Ingwersen et al., "Two Views Are Better than One", Eqs. 1-4. A segment is the whole window where
 cameras stand still and a single frame where they move; in between are stretches, which overlap by
@@ -15,9 +15,10 @@ from torch import Tensor
 from canonlift import distributed
 from canonlift.geometry.alignment import align_both_ways, procrustes
 from canonlift.geometry.scale import SMALLEST_NORM
+from canonlift.overlap import triangle_weights, window_frames
 from canonlift.types import Lifted, Views
 
-POINT = 1e-6  # size of a pose, relative to what was seen, from which on it is a point
+POINT = 1e-6  # size of a pose, relative to its detections, below which it counts as a point
 
 
 class Side(NamedTuple):
@@ -26,8 +27,8 @@ class Side(NamedTuple):
     moved: Float[Tensor, "B P S N 3"]  # joints of all frames of a segment
     onto: Float[Tensor, "B P S N 3"]
     rotation: Float[Tensor, "B P S 3 3"]
-    unit: Float[Tensor, "B P 1 1"]  # size of what was seen in the view moved onto
-    size: Float[Tensor, "B P 1 1"]  # and of what is predicted there, in the image
+    unit: Float[Tensor, "B P 1 1"]  # size of the detections in the view moved onto
+    size: Float[Tensor, "B P 1 1"]  # and of the pose predicted there, in the image
 
 
 class Alignment(NamedTuple):
@@ -38,23 +39,13 @@ class Alignment(NamedTuple):
     weight: Float[Tensor, "B P S N"]  # product of both confidences; 0 where nothing can be aligned
     there: Side  # the first view of a pair onto the second
     back: Side
-    degenerate: Bool[Tensor, "B P S"]  # something was observed in both, but too little to align
-
-
-def segments(n_frames: int, length: int, device: torch.device | None = None) -> Int[Tensor, "S L"]:
-    """Frames of segments that overlap by half; the last ends with the last frame.
-
-    A length of 0 is all frames.
-    """
-    length = min(length or n_frames, n_frames)
-    last, step = n_frames - length, max(1, length // 2)
-    count = -(-last // step) + 1
-    first = (step * torch.arange(count, device=device)).clamp_max(last)
-    return first[:, None] + torch.arange(length, device=device)
+    degenerate: Bool[Tensor, "B P S"]  # observed in both views, but too little to align
 
 
 def align(lifted: Lifted, views: Views, segment: int) -> Alignment:
-    """Align every pair of views in every segment of so many frames, by what both observed.
+    """Align every pair of views in every segment of frames, by the joints that both observed.
+
+    A segment of 0 is the whole window.
 
     The gradient goes through scale, rotation and translation (Eqs. 3 and 4). Where fewer than
     three joints were observed in both views of a segment, or a pose has shrunk to a point, there
@@ -62,7 +53,7 @@ def align(lifted: Lifted, views: Views, segment: int) -> Alignment:
     """
     n_views, n_frames = views.confidence.shape[1:3]
     device = views.confidence.device
-    frames = segments(n_frames, segment, device)
+    frames = window_frames(n_frames, segment or n_frames, device=device)
     pairs = torch.triu_indices(n_views, n_views, offset=1, device=device)
     points = lifted.in_camera[:, :, frames]
     confidence = views.confidence[:, :, frames]
@@ -109,10 +100,10 @@ def consistency_as_printed(aligned: Alignment) -> Float[Tensor, ""]:
 def other_views(views: Views, aligned: Alignment) -> Float[Tensor, ""]:
     """Distance, in the image of each view, of the poses of every other one moved onto it.
 
-    Agreement alone is cheapest for a body that hardly moves: what one view cannot tell from its
-    image it had better not say. Here the other side of a pair is what was seen, which does not
-    come to meet it. Joints that a view did not see it has to guess, so the confidence is that of
-    the other view alone. Not in the papers.
+    `consistency` alone is lowest for a body that hardly moves, since both sides of a pair are
+    predictions and can approach each other. Here one side is the detections, which are fixed.
+    Only the confidence of the view moved onto counts: joints unobserved in the view that is moved
+    have to be predicted. Not in the papers.
     """
     keypoints = views.keypoints[:, :, aligned.frames].flatten(3, 4)
     confidence = views.confidence[:, :, aligned.frames].flatten(3, 4)
@@ -128,7 +119,7 @@ def other_views(views: Views, aligned: Alignment) -> Float[Tensor, ""]:
 
 
 def degenerate(aligned: Alignment) -> Float[Tensor, ""]:
-    """Share of all pairs and segments that were left out although both views saw something."""
+    """Share of pairs and segments that cannot be aligned although both views have detections."""
     lost = aligned.degenerate.sum()
     count = lost + (aligned.weight > 0).any(-1).sum()
     dtype = aligned.weight.dtype
@@ -151,19 +142,19 @@ def relations(aligned: Alignment, n_views: int) -> Float[Tensor, "B V V S 3 3"]:
 
 
 def chained(
-    table: Float[Tensor, "*batch V V 3 3"], say: Float[Tensor, "*batch V"]
+    table: Float[Tensor, "*batch V V 3 3"], weight: Float[Tensor, "*batch V"]
 ) -> Float[Tensor, "*batch V 3 3"]:
     """Rotations of all views from one, of sums of relative ones in which 0 is unknown.
 
-    That one is the view with the most say of all that are aligned with another. A view that is
-    not aligned with it is reached by way of those that are. Views that no chain leads to count as
-    turned like it.
+    That one is the view with the greatest weight of all that are aligned with another. A view
+    that is not aligned with it is reached through those that are. Views that no chain reaches get
+    its rotation.
     """
     size = torch.linalg.vector_norm(table.detach(), dim=(-2, -1))
     known = size > 0
     table = table / size.clamp_min(SMALLEST_NORM)[..., None, None]
     linked = known.sum(-1) > 1  # not with itself alone
-    reference = ((1 + say) * linked).argmax(-1, keepdim=True)[..., None]
+    reference = ((1 + weight) * linked).argmax(-1, keepdim=True)[..., None]
     found = table.take_along_dim(reference[..., None, None], -3).squeeze(-3)
     reached = known.take_along_dim(reference, -1)
     for _ in range(table.shape[-3] - 2):  # one view further along all chains; six of 8 views
@@ -186,17 +177,11 @@ def rotations(
     n_views, n_frames = confidence.shape[1:]
     table = relations(aligned, n_views)
     share = table.new_zeros(table.shape[3], n_frames)
-    weight = triangle(aligned.frames.shape[1], table)
+    weight = triangle_weights(aligned.frames.shape[1], table)
     share.scatter_(1, aligned.frames, weight.expand_as(aligned.frames))
     by_frame = torch.einsum("buvsrc,st->btuvrc", table, share)
-    say = confidence.sum(2)[:, None].expand(-1, n_frames, -1)
-    return chained(by_frame, say).transpose(1, 2)
-
-
-def triangle(length: int, like: Tensor) -> Float[Tensor, " length"]:
-    """How much each frame of a window counts where windows overlap: most in the middle."""
-    place = torch.arange(1, length + 1, dtype=like.dtype, device=like.device)
-    return torch.minimum(place, length + 1 - place)
+    observed = confidence.sum(2)[:, None].expand(-1, n_frames, -1)
+    return chained(by_frame, observed).transpose(1, 2)
 
 
 def _sides(aligned: Alignment) -> tuple[Side, Side]:

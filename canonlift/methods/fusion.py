@@ -1,4 +1,4 @@
-"""Cross-view self-fusion: repair a detection with what the other views saw (CVSF, Sec. 3.3).
+"""Cross-view self-fusion: repair a detection by those of the other views (CVSF, Sec. 3.3).
 
 The map of a joint is a Gaussian where it was detected plus, for every other view, a ridge along
 the epipolar line of that view's detection; each is as high as its confidence (Eq. 2).
@@ -16,7 +16,7 @@ from torch import Tensor
 from canonlift.geometry.epipolar import epipolar_normals
 from canonlift.geometry.ridges import Ridges, Widths, highest_points, newton_step
 from canonlift.geometry.scale import norm
-from canonlift.solve.least_squares import Sight, triangulate
+from canonlift.solve.least_squares import Observations, triangulate
 from canonlift.suggestions import unknown
 from canonlift.types import Lifted, Views
 
@@ -55,7 +55,7 @@ Method = Callable[
 
 
 class Maps(NamedTuple):
-    """The maps of K joints, as the parts they are sums of: no pixel is drawn yet.
+    """The maps of K joints, as the parts that they are sums of; nothing is rasterised yet.
 
     Each of the N lines comes from one view; a line that does not count has height 0, as the
     joint itself has where it was not observed.
@@ -81,10 +81,10 @@ class Maps(NamedTuple):
 
 
 def fuse(views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[str]) -> Views:
-    """Repair unsure joints by what the other views saw, with a gradient to the rotations.
+    """Repair unsure joints by the other views' detections, with a gradient to the rotations.
 
-    An unobserved joint is placed where two or more other views say, and is as sure as they are
-    on average. All other confidences, and the scale of the keypoints, stay.
+    An unobserved joint is placed where two or more other views put it, with their mean
+    confidence. All other confidences, and the scale of the keypoints, stay.
     """
     unsure = _unsure(views, lifted, config, joints)
     where = _places(unsure)
@@ -110,7 +110,7 @@ def fuse(views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[st
 def to_repair(
     views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[str]
 ) -> Int[Tensor, "K 3"]:
-    """(sample, view, joint) of the unsure joints about which other views have something to say."""
+    """(sample, view, joint) of the unsure joints for which other views have detections."""
     return _unsure(views, lifted, config, joints).nonzero()
 
 
@@ -164,7 +164,7 @@ def joint_maps(
     if config.scale_ratio:
         across = across * _scale_ratio(views, lifted)[..., 0]
     weight = _line_weights(lifted, config)[..., None]
-    # One gather for all that a pair of views has to say, one for all that a joint has.
+    # One gather for what belongs to a pair of views, one for what belongs to a joint.
     pairs = torch.cat([target, across, weight], dim=-1).flatten(0, 2)
     joints = torch.cat([keypoints, views.confidence[..., None]], dim=-1).flatten(0, 2)
     seen_from = sample[:, None] * n_views + source
@@ -198,7 +198,7 @@ def _scale_ratio(views: Views, lifted: Lifted) -> Float[Tensor, "B V V 1 1"]:
     """Norm of view n's own image over that of the image the same pose makes in view m.
 
     Every view is divided by its own norm, but a frontal and a side view of one pose are not
-    equally large; the pose lifted from view n knows by how much.
+    equally large; the pose lifted from view n gives the ratio.
     """
     image = lifted.in_every_camera.detach()[..., :2]
     size = norm(image, views.observed[:, None])
@@ -285,17 +285,19 @@ def by_triangulation(
 ) -> tuple[Float[Tensor, "K 2"], Float[Tensor, " K"]]:
     """Repair by robust least squares in the canonical frame (not in the paper).
 
-    Each view's detection says two of a joint's three canonical coordinates, in the scale of that
-    view; detections far from the common solution lose their say (Cauchy weights). The mean of
-    the lifted poses has a small say too, where the detections leave a direction open. The maps
+    Each view's detection gives two equations for a joint's three canonical coordinates, in the
+    scale of that view; detections far from the common solution lose weight (Cauchy). The mean of
+    the lifted poses is a weak prior, for directions that the detections leave open. The maps
     of Eq. 2 have no such prior: where all cameras stand equally high their lines are all but
     parallel, and the maximum slides along them.
     """
-    seen = Sight.of(views, lifted)
-    pose, say = triangulate(seen, lifted.to_camera, seen.prior, config.line_sigma)
-    image = torch.einsum("bvrc,bjc->bvjr", lifted.to_camera[:, :, :2], pose) / seen.size
+    observations = Observations.of(views, lifted)
+    pose, weight = triangulate(
+        observations, lifted.to_camera, observations.prior, config.line_sigma
+    )
+    image = torch.einsum("bvrc,bjc->bvjr", lifted.to_camera[:, :, :2], pose) / observations.scale
     sample, view, joint = where.unbind(-1)
-    agreed = say.sum(1) / views.observed.sum(1).clamp_min(1)
+    agreed = weight.sum(1) / views.observed.sum(1).clamp_min(1)
     return image[sample, view, joint], agreed[sample, joint]
 
 

@@ -1,7 +1,8 @@
 """Losses of windows, one view at a time: its own detections, a target, and anatomy.
 
-As in `losses`, distances are means per joint, weighted by confidence or trust. They are in the
-unit of each window, about half the height of a person, so none depends on the size of the image.
+As in `frame_losses`, distances are means per joint, weighted by confidence or trust. They are in
+the unit of each window, about half the height of a person, so none depends on the size of the
+image.
 """
 
 from collections.abc import Sequence
@@ -30,8 +31,8 @@ def own_view(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
 def target_position(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
     """Distance from the target (Eq. 5, `pos`), in the size in which it fits the image.
 
-    An uncalibrated camera does not know the unit of the target. One factor per view of a window
-    brings it to that of the keypoints.
+    An uncalibrated camera has no unit in common with the target. One factor per view of a window
+    brings the target to the unit of the keypoints.
     """
     target, trust = _target(views)
     return weighted_mean(_length(lifted.in_camera - target, views), trust)
@@ -55,13 +56,12 @@ def target_scale_free(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
 
 
 def flexion(views: Views, lifted: Lifted, joints: Sequence[str]) -> Float[Tensor, ""]:
-    """How far knees and elbows fold the wrong way: 0 for people (see `anatomy.handedness`).
+    """How far knees and elbows bend the wrong way: 0 for people (see `anatomy.handedness`).
 
-    All other losses without 3D have the same value for a pose and its mirror image, and every
-    frame in which anything was seen counts alike here. One vote at the end of a
-    phase turns all recordings round or none, which is too late where some windows began as
-    people and others as mirror images: the network has learned to tell them apart. Not in the
-    papers.
+    All other losses without 3D have the same value for a pose and its mirror image. The mirror
+    check at the end of a phase mirrors all recordings or none, which is too late where a random
+    start left some windows mirrored and others not. Every frame with a detection counts alike.
+    Not in the papers.
     """
     seen = views.observed.any(-1)
     pose = lifted.in_camera / views.unit
@@ -70,7 +70,7 @@ def flexion(views: Views, lifted: Lifted, joints: Sequence[str]) -> Float[Tensor
 
 
 def spread(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
-    """Size of the predictions in the image, relative to what was seen: 1 if all is well.
+    """Size of the predictions in the image, relative to the detections: 1 if all is well.
 
     Poses that have collapsed to a point have 0, however consistent they are.
     """
@@ -84,7 +84,7 @@ def spread(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
 
 
 def depth(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
-    """Depth of the predictions relative to their width: around 1 for people seen from all sides.
+    """Depth of the predictions relative to their width: around 1 for people filmed from all sides.
 
     Flat poses have 0.
     """
@@ -97,10 +97,10 @@ def depth(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
 
 
 def movement(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
-    """How far the predictions depart from their own mean over a window, relative to what was seen.
+    """How far predictions depart from their own mean over a window, relative to the detections.
 
-    What was seen trembles, so the truth has less than 1. Poses that stay the same have 0: they
-    agree with each other, however large they are.
+    Detections are noisy, so true poses have less than 1. Poses that stay the same have 0, however
+    large they are.
     """
     weight = views.confidence[..., None]
     total = weight.sum(2, keepdim=True).clamp_min(SMALLEST_NORM)

@@ -13,7 +13,7 @@ from canonlift.methods import consistency, frame_losses, sequence_losses
 from canonlift.methods.passes import Pass
 from canonlift.methods.targets import consensus
 
-# What a term may need, as it is said where the config does not provide it.
+# What a term may need, in the words of the error where a config does not provide it.
 NEEDS: Mapping[str, str] = {
     "target": "a 3D target; set data.target to closed_form (or pose3d), or data.supervised",
     "canonical": "a network that predicts poses in a canonical frame",

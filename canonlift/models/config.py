@@ -1,4 +1,4 @@
-"""What a config says of the network."""
+"""Kind and size of the network, as a config gives them."""
 
 from dataclasses import dataclass
 

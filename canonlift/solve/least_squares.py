@@ -1,7 +1,7 @@
 """Robust least squares over all views of a sample: poses from rotations, rotations from poses.
 
-Orthographic cameras, each with its own scale. In the canonical frame each view's detection says
-two of the three coordinates of a joint.
+The cameras are orthographic, each with its own scale. In the canonical frame the detection of a
+joint in one view gives two linear equations for the joint's three coordinates.
 """
 
 from typing import NamedTuple
@@ -13,76 +13,78 @@ from torch import Tensor
 from canonlift.geometry.scale import norm, unit_scale
 from canonlift.types import Lifted, Views
 
-TOLERANCE = 0.05  # 2D distance at which a detection has lost half its say, units of the pose
-PRIOR = 0.1  # say of the lifted poses, against that of one sure detection
-LEASH = 0.05  # how much a rotation is held back by the one it starts from
-REWEIGHTINGS = 8
+TOLERANCE = 0.05  # 2D residual at which the weight of a detection is halved, in units of the pose
+PRIOR_WEIGHT = 0.1  # of the lifted pose, relative to one detection of confidence 1
+# Of a rotation towards the one it starts from, relative to the sum of the squared coordinates.
+DAMPING = 0.05
+REWEIGHTINGS = 8  # of the detections, for one triangulation
 
 
-class Sight(NamedTuple):
+class Observations(NamedTuple):
     """Detections of all views in the scale of one pose."""
 
     points: Float[Tensor, "B V J 2"]  # 0 where unobserved
     confidence: Float[Tensor, "B V J"]
-    size: Float[Tensor, "B V 1 1"]  # units of the pose per unit of the view's norm
-    prior: Float[Tensor, "B J 3"]  # mean of the poses lifted from each view, at unit norm
+    scale: Float[Tensor, "B V 1 1"]  # units of the pose per unit of the view's norm
+    prior: Float[Tensor, "B J 3"]  # mean of the poses lifted from each view, each of norm 1
 
     @classmethod
-    def of(cls, views: Views, lifted: Lifted) -> "Sight":
-        """Scale every view as the mean lifted pose appears in it."""
-        seen = views.observed.any(-1)[..., None, None].to(lifted.pose.dtype)
+    def of(cls, views: Views, lifted: Lifted) -> "Observations":
+        """Scale every view to the size that the mean lifted pose has in it."""
+        observed = views.observed.any(-1)[..., None, None].to(lifted.pose.dtype)
         pose = unit_scale(lifted.pose, torch.ones_like(views.observed))
-        prior = (pose * seen).sum(1) / seen.sum(1).clamp_min(1.0)
-        image = torch.einsum("bvrc,bjc->bvjr", lifted.rotation[:, :, :2], prior)
-        size = norm(image, views.observed).detach()
-        points = unit_scale(views.keypoints, views.observed) * size
+        prior = (pose * observed).sum(1) / observed.sum(1).clamp_min(1.0)
+        image = torch.einsum("bvrc,bjc->bvjr", lifted.to_camera[:, :, :2], prior)
+        scale = norm(image, views.observed).detach()
+        points = unit_scale(views.keypoints, views.observed) * scale
         points = torch.where(views.observed[..., None], points, 0.0)
-        return cls(points, views.confidence, size, prior)
+        return cls(points, views.confidence, scale, prior)
 
 
 def triangulate(
-    seen: Sight,
+    observations: Observations,
     rotation: Float[Tensor, "B V 3 3"],
     prior: Float[Tensor, "B J 3"],
     tolerance: float = TOLERANCE,
     reweightings: int = REWEIGHTINGS,
-    trust: float = PRIOR,
+    prior_weight: float = PRIOR_WEIGHT,
 ) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B V J"]]:
-    """Pose that fits the detections, and the say that each of them had in the end.
+    """Pose that fits the detections for given rotations, and the final weight of each detection.
 
-    Detections far from the common solution lose their say (Cauchy weights, reweighted a fixed
-    number of times). The gradient is that of the last least squares, its weights held fixed.
-    `trust` is the say of `prior`, against that of one sure detection.
+    Detections far from the common solution lose weight (Cauchy weights, recomputed a fixed number
+    of times). The gradient is that of the last least squares with its weights held constant.
+    `prior_weight` is relative to one detection of confidence 1.
     """
     axes = rotation[:, :, :2]
     n_views = axes.shape[1]
     row, column = torch.triu_indices(3, 3, device=axes.device)
-    # Per unit of say: what a view adds to the normal matrix of any joint, and to the right side.
-    bends = (axes.mT @ axes)[..., row, column].mT  # B 6 V
-    pulls = torch.einsum("bvrc,bvjr->bvcj", axes, seen.points)
-    leash = trust * (row == column).to(prior.dtype)[:, None]
-    prior_pull = trust * prior.mT
-    points = seen.points.mT.flatten(1, 2)  # B 2V J
+    # What a view of weight 1 adds to the normal matrix and the right-hand side of any joint.
+    normal_of_view = (axes.mT @ axes)[..., row, column].mT  # B 6 V
+    right_of_view = torch.einsum("bvrc,bvjr->bvcj", axes, observations.points)
+    normal_of_prior = prior_weight * (row == column).to(prior.dtype)[:, None]
+    right_of_prior = prior_weight * prior.mT
+    points = observations.points.mT.flatten(1, 2)  # B 2V J
 
-    def solve(say: Tensor) -> Tensor:
-        right = (say[:, :, None] * pulls).sum(1) + prior_pull
-        return _solve_symmetric(bends @ say + leash, right)
+    def solve(weight: Tensor) -> Tensor:
+        right = (weight[:, :, None] * right_of_view).sum(1) + right_of_prior
+        return _solve_symmetric(normal_of_view @ weight + normal_of_prior, right)
 
     with torch.no_grad():
-        say = seen.confidence
+        weight = observations.confidence
         for _ in range(reweightings):
-            gap = (axes.flatten(1, 2) @ solve(say)).sub_(points).div_(tolerance).square_()
-            say = seen.confidence / gap.unflatten(1, (n_views, 2)).sum(2).add_(1)
-    return solve(say).mT, say
+            residual = (axes.flatten(1, 2) @ solve(weight)).sub_(points).div_(tolerance).square_()
+            residual = residual.unflatten(1, (n_views, 2)).sum(2)
+            weight = observations.confidence / residual.add_(1)
+    return solve(weight).mT, weight
 
 
 def _solve_symmetric(
     upper: Float[Tensor, "B 6 J"], right: Float[Tensor, "B 3 J"]
 ) -> Float[Tensor, "B 3 J"]:
-    """Solve 3 x 3 systems, given row by row from the diagonal on, by cofactors.
+    """Solve 3 x 3 systems, given by the rows of their upper triangles, by cofactors.
 
-    LAPACK, called once per system, would take most of the time, and a device would be waited for.
-    `PRIOR` and `LEASH` bound the condition.
+    LAPACK, called once per system, would take most of the time, and would make the CPU wait for
+    a GPU. `PRIOR_WEIGHT` and `DAMPING` bound the condition number.
     """
     xx, xy, xz, yy, yz, zz = upper.transpose(0, 1).contiguous()
     a, b, c = right.transpose(0, 1).contiguous()
@@ -100,62 +102,66 @@ def _solve_symmetric(
 
 
 def adjust(
-    seen: Sight,
+    observations: Observations,
     rotation: Float[Tensor, "B V 3 3"],
     pose: Float[Tensor, "B J 3"],
     tolerance: float,
     rounds: int = 10,
-    trust: float | None = None,
+    prior_weight: float | None = None,
 ) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B V 3 3"]]:
-    """Pose and rotations that fit the detections together: each in turn, and the views' scales.
+    """Pose, rotations and scales of the views that fit the detections, each in turn.
 
-    Without `trust` the pose given is where to start; with it, it keeps that say to the end, as two
-    or three views alone say too little.
+    With `prior_weight`, `pose` is the prior of every round, because two or three views alone
+    determine a pose badly. Without, it is where to start, and the prior of a round is the pose of
+    the round before, of weight `PRIOR_WEIGHT`.
     """
-    say, prior = seen.confidence, pose
+    weight, prior = observations.confidence, pose
     for _ in range(rounds):
-        if trust is None:
-            pose, say = triangulate(seen, rotation, pose, tolerance, reweightings=1)
+        if prior_weight is None:
+            pose, weight = triangulate(observations, rotation, pose, tolerance, reweightings=1)
         else:
-            pose, say = triangulate(seen, rotation, prior, tolerance, 3, trust)
-        rotation = resect(seen, rotation, pose, say)
+            pose, weight = triangulate(observations, rotation, prior, tolerance, 3, prior_weight)
+        rotation = resect(observations, rotation, pose, weight)
+        points = observations.points
         image = torch.einsum("bvrc,bjc->bvjr", rotation[:, :, :2], pose)
-        fit = (say[..., None] * seen.points * image).sum((2, 3), keepdim=True)
-        own = (say[..., None] * seen.points.square()).sum((2, 3), keepdim=True)
-        seen = seen._replace(points=seen.points * (fit / own.clamp_min(1e-12)).clamp(0.5, 2.0))
+        product = (weight[..., None] * points * image).sum((2, 3), keepdim=True)
+        square = (weight[..., None] * points.square()).sum((2, 3), keepdim=True)
+        ratio = (product / square.clamp_min(1e-12)).clamp(0.5, 2.0)
+        observations = observations._replace(points=points * ratio)
     return pose, rotation
 
 
 def resect(
-    seen: Sight,
+    observations: Observations,
     rotation: Float[Tensor, "B V 3 3"],
     pose: Float[Tensor, "B J 3"],
-    say: Float[Tensor, "B V J"],
+    weight: Float[Tensor, "B V J"],
 ) -> Float[Tensor, "B V 3 3"]:
-    """Rotations near the given ones that fit the detections of a known pose.
+    """Rotations near the given ones that fit the weighted detections of a known pose.
 
-    The best two rows are found by linear least squares and then made orthonormal.
+    The first two rows are found by damped linear least squares and then made orthonormal.
     """
     turned = torch.einsum("bvrc,bjc->bvjr", rotation, pose)
     row, column = torch.triu_indices(3, 3, device=pose.device)
-    moments = torch.einsum("bvj,bvjc->bcv", say, turned[..., row] * turned[..., column])
-    cross = torch.einsum("bvj,bvjr,bvjc->bcvr", say, seen.points, turned)
+    normal = torch.einsum("bvj,bvjc->bcv", weight, turned[..., row] * turned[..., column])
+    right = torch.einsum("bvj,bvjr,bvjc->bcvr", weight, observations.points, turned)
     diagonal = (row == column).to(pose.dtype)[:, None]
-    leash = (LEASH * (moments * diagonal).sum(1, keepdim=True)).clamp_min(1e-6)
-    moments = moments + leash * diagonal
+    damping = (DAMPING * (normal * diagonal).sum(1, keepdim=True)).clamp_min(1e-6)
+    normal = normal + damping * diagonal
     eye = torch.eye(3, 2, dtype=pose.dtype, device=pose.device)
-    cross = cross + leash[..., None] * eye[:, None]
-    rows = _solve_symmetric(moments.repeat_interleave(2, dim=2), cross.flatten(2))
-    x, y = _orthonormal(*rows.unflatten(2, (-1, 2)).permute(3, 0, 2, 1))
+    right = right + damping[..., None] * eye[:, None]
+    rows = _solve_symmetric(normal.repeat_interleave(2, dim=2), right.flatten(2))
+    x, y = nearest_orthonormal_pair(*rows.unflatten(2, (-1, 2)).permute(3, 0, 2, 1))
     return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-2) @ rotation
 
 
-def _orthonormal(
+def nearest_orthonormal_pair(
     x: Float[Tensor, "*batch 3"], y: Float[Tensor, "*batch 3"]
 ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3"]]:
-    """The nearest orthonormal pair: (A A^T)^(-1/2) A, without the SVD that a device waits for.
+    """The orthonormal pair nearest to (x, y): (A A^T)^(-1/2) A, where x and y are the rows of A.
 
-    Rows that are all but parallel come out shorter.
+    It takes no SVD, for which the CPU would wait for a GPU. Nearly parallel rows give shorter
+    vectors than 1, zero rows give zeros.
     """
     xx, xy, yy = (x * x).sum(-1), (x * y).sum(-1), (y * y).sum(-1)
     area = torch.linalg.vector_norm(torch.linalg.cross(x, y), dim=-1)

@@ -1,10 +1,11 @@
-"""The training loop: it optimises an objective over batches, and knows nothing of poses.
+"""The training loop: it optimises an objective over batches, whatever is learned.
 
 What looks at poses (the mirror check, the monitor, the mean pose) are hooks.
 """
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -129,7 +130,7 @@ class _Phase:
         """Read losses, log, save and stop, where that is due."""
         run, progress = self.run, self.run.progress
         logs = (progress.total_step + len(self.unread)) % self.log_every == 0
-        # What one process wants all do, at the same step.
+        # Where one process has to stop or save, all do, at the same step.
         due = time.monotonic() - self.saved > run.config.checkpoint_seconds
         signalled, saves = distributed.highest(
             max(self.stop, default=0), int(bool(self.stop) or due)
@@ -236,8 +237,14 @@ def _not_finite(run: Run, samples: Samples, numbers: Tensor, step: int) -> Float
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of the first one."""
+    """Collect SIGINT and SIGTERM instead of dying of the first one.
+
+    Outside of the main thread, where Python handles no signals, nothing is collected.
+    """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def note(number: int, _frame: FrameType | None) -> None:
         received.append(number)

@@ -125,9 +125,9 @@ def _complete(
         views = replace(views, target=closed_form(views, config.joints, window))
     elif kind == "pose3d":
         n_views = views.keypoints.shape[1]
-        views = replace(views, target=targets.true(path, config.joints, n_views))
+        views = replace(views, target=targets.ground_truth(path, config.joints, n_views))
     elif supervised:  # all have to have one
-        views = replace(views, target=targets.none(views))
+        views = replace(views, target=targets.empty(views))
     if config.windows.fps is not None:
         return windows.resample(views, config.windows.fps / recording.fps)
     return views

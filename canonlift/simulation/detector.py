@@ -1,0 +1,210 @@
+"""A 2D detector that makes the errors that a real one was measured to make."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import expit, ndtri
+
+from canonlift.body.skeleton import H36M17, mirrored
+from canonlift.simulation.noise import autoregressive_noise, smooth_noise
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """What goes wrong in the 2D detections; the sizes of the errors are in `ERRORS`."""
+
+    confidences: bool = True  # False: a detector that does not say how sure it is
+    error_scale: float = 1.0  # factor on the errors of `ERRORS`; 0: exact where not swapped
+    leg_swap_rate: float = 0.0079  # share of instants with left and right exchanged, as measured
+    arm_swap_rate: float = 0.0037
+    joint_miss_rate: float = 0.015
+    frame_miss_rate: float = 0.005
+
+    def __post_init__(self) -> None:
+        for name in ("leg_swap_rate", "arm_swap_rate", "joint_miss_rate", "frame_miss_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not self.error_scale >= 0:
+            raise ValueError(f"error_scale must not be negative, got {self.error_scale}")
+
+
+class JointError(NamedTuple):
+    """Quantiles of a joint's 2D error / longer side of the person's box, and how long it lasts."""
+
+    median: float
+    p90: float
+    p99: float
+    correlation: float  # between instants 0.1 s apart
+
+
+# A stacked-hourglass detector on Human3.6M video: 4 cameras, 7 people, 105,605 instants at 10
+# fps, against projected motion capture, less each sequence's constant offset per joint.
+_MEASURED: Mapping[str, JointError] = {
+    "pelvis": JointError(0.0176, 0.0433, 0.1138, 0.703),
+    "r_hip": JointError(0.0221, 0.0543, 0.1405, 0.780),
+    "r_knee": JointError(0.0159, 0.0609, 0.3308, 0.662),
+    "r_ankle": JointError(0.0182, 0.0713, 0.3779, 0.680),
+    "l_hip": JointError(0.0218, 0.0524, 0.1431, 0.770),
+    "l_knee": JointError(0.0161, 0.0593, 0.3287, 0.662),
+    "l_ankle": JointError(0.0178, 0.0711, 0.4044, 0.677),
+    "thorax": JointError(0.0245, 0.0718, 0.2727, 0.905),
+    "nose": JointError(0.0158, 0.0373, 0.1107, 0.769),  # measured at MPII's upper neck
+    "head": JointError(0.0229, 0.0804, 0.4910, 0.813),
+    "l_shoulder": JointError(0.0159, 0.0371, 0.1145, 0.732),
+    "l_elbow": JointError(0.0156, 0.0479, 0.2388, 0.684),
+    "l_wrist": JointError(0.0185, 0.0935, 0.3839, 0.673),
+    "r_shoulder": JointError(0.0164, 0.0387, 0.1313, 0.750),
+    "r_elbow": JointError(0.0168, 0.0523, 0.2498, 0.695),
+    "r_wrist": JointError(0.0203, 0.0995, 0.3758, 0.693),
+}
+# The spine was not measured; it is taken to err like the joints it lies between.
+_SPINE = JointError(*np.mean([_MEASURED["pelvis"], _MEASURED["thorax"]], axis=0).tolist())
+ERRORS: Mapping[str, JointError] = {name: _MEASURED.get(name, _SPINE) for name in H36M17}
+
+
+def detect(
+    true: Float[np.ndarray, "T V J 2"],
+    pose: Float[np.ndarray, "T V J 3"],
+    fps: float,
+    image_size: tuple[int, int],
+    config: DetectorConfig,
+    generator: np.random.Generator,
+) -> tuple[Float[np.ndarray, "T V J 2"], Float[np.ndarray, "T V J"]]:
+    """Keypoints and confidences a detector would report for the true ones.
+
+    How large a joint's errors are, `ERRORS` says; when the large ones come, chance and how
+    hard the joint is to see. NaN and confidence 0 where it reports nothing.
+    """
+    unexplained = smooth_noise(len(pose), pose.shape[1:3], 2.0 * fps, generator)  # cloth, light
+    hard = _ranked(_difficulty(pose) + 0.05 * unexplained)
+    error, badness = _errors(hard, fps, generator)
+    box = (true.max(2) - true.min(2)).max(-1)[..., None, None]
+    keypoints = true + config.error_scale * box * error
+    confidence = _confidences(badness, hard, fps, generator)
+
+    swap = np.array(mirrored(H36M17))
+    for rate, limbs in ((config.leg_swap_rate, _LEGS), (config.arm_swap_rate, _ARMS)):
+        swapped = _bursts(true.shape[:2], 0.3, rate, fps, generator)
+        order = np.where(limbs, swap, np.arange(len(swap)))
+        keypoints[swapped] = keypoints[swapped][:, order]
+        confidence[swapped] = confidence[swapped][:, order]
+
+    if not config.confidences:
+        confidence = np.ones_like(confidence)
+    lost = _bursts(true.shape[:3], 0.4, config.joint_miss_rate, fps, generator, hard)
+    lost |= _bursts(true.shape[:2], 0.6, config.frame_miss_rate, fps, generator)[..., None]
+    lost |= ((keypoints < 0) | (keypoints > np.array(image_size))).any(-1)
+    keypoints[lost] = np.nan
+    confidence[lost] = 0.0
+    return keypoints, confidence
+
+
+_LEGS = np.array([name[2:] in ("hip", "knee", "ankle") for name in H36M17])
+_ARMS = np.array([name[2:] in ("shoulder", "elbow", "wrist") for name in H36M17])
+
+# Bones thick enough to hide a joint, as capsules: upper end, lower end, radius in metres.
+_FLESH = (
+    ("thorax", "pelvis", 0.14),
+    ("head", "nose", 0.09),
+    ("l_hip", "l_knee", 0.08),
+    ("r_hip", "r_knee", 0.08),
+    ("l_knee", "l_ankle", 0.055),
+    ("r_knee", "r_ankle", 0.055),
+    ("l_elbow", "l_wrist", 0.045),
+    ("r_elbow", "r_wrist", 0.045),
+)
+
+
+def _difficulty(pose: Float[np.ndarray, "T V J 3"]) -> Float[np.ndarray, "T V J"]:
+    """How much flesh lies between camera and joint, and how far behind the root it is."""
+    pose = pose.astype(np.float32)
+    depth = pose[..., 2]
+    image = pose[..., :2] / depth[..., None] * depth[..., :1, None]  # metres at the root's depth
+    hidden = np.zeros_like(depth)
+    for upper, lower, radius in _FLESH:
+        a, b = H36M17.index(upper), H36M17.index(lower)
+        bone = image[:, :, None, b] - image[:, :, None, a]
+        from_a = image - image[:, :, None, a]
+        along = (from_a * bone).sum(-1) / np.maximum(np.square(bone).sum(-1), 1e-6)
+        along = np.clip(along, 0.0, 1.0)
+        gap = np.linalg.norm(from_a - along[..., None] * bone, axis=-1)
+        front = depth[:, :, None, a] * (1 - along) + depth[:, :, None, b] * along
+        behind = np.clip((depth - front - 0.5 * radius) / 0.1, 0.0, 1.0)
+        covered = expit((radius - gap) / 0.02)
+        covered[..., [a, b]] = 0.0  # a bone does not hide its own ends
+        hidden += covered * behind
+    return hidden + 0.5 * (depth - depth[..., :1])
+
+
+def _ranked(difficulty: Float[np.ndarray, "T V J"]) -> Float[np.ndarray, "T V J"]:
+    """Normal scores of each joint's difficulty within the recording."""
+    n_frames, n_views, n_joints = difficulty.shape
+    flat = difficulty.reshape(-1, n_joints)
+    rank = flat.argsort(0, kind="stable").argsort(0, kind="stable")
+    return ndtri((rank + 0.5) / len(flat)).reshape(n_frames, n_views, n_joints)
+
+
+_HARDNESS = 0.45  # correlation of a joint's error score with its difficulty
+
+
+def _errors(
+    hard: Float[np.ndarray, "T V J"], fps: float, generator: np.random.Generator
+) -> tuple[Float[np.ndarray, "T V J 2"], Float[np.ndarray, "T V J"]]:
+    """Error vectors in boxes, and their size as log-scores of about unit variance.
+
+    A vector (x, y) of two correlated Gaussians gives the direction and, by its length, a
+    chance score; mixed with the difficulty it is a normal score, whose quantile in `ERRORS` is
+    the size. So the sizes follow the table whatever the pose is.
+    """
+    table = [ERRORS[name] for name in H36M17]
+    memory = np.array([_latent(row.correlation) for row in table]) ** (10.0 / fps)
+    vector = np.stack([autoregressive_noise(hard.shape, memory, generator) for _ in range(2)], -1)
+    length = np.maximum(np.linalg.norm(vector, axis=-1), 1e-6)
+    chance = -ndtri(np.exp(-np.square(length) / 2))  # the length's normal score
+    score = np.sqrt(1 - _HARDNESS**2) * chance + _HARDNESS * hard
+    size = np.empty_like(score)
+    knots = [-6.0, -2.0, *ndtri([0.5, 0.9, 0.99]), 3.5]
+    for j, row in enumerate(table):
+        # Below the median and above p99 nothing was measured: these ends are assumptions.
+        sizes = [row.median / 400, row.median / 5, row.median, row.p90, row.p99, 0.6]
+        size[..., j] = np.exp(np.interp(score[..., j], knots, np.log(sizes)))
+    return vector * (size / length)[..., None], np.log(size / 0.018)
+
+
+def _latent(correlation: float) -> float:
+    """Correlation of the Gaussians behind errors of the given correlation.
+
+    Heavy tails forget faster than the Gaussians they are made of; the factor was found by
+    measuring what comes out.
+    """
+    return 1.0 - 0.6 * (1.0 - correlation)
+
+
+def _confidences(
+    badness: np.ndarray, hard: np.ndarray, fps: float, generator: np.random.Generator
+) -> Float[np.ndarray, "T V J"]:
+    """Fall with the error, imperfectly; below 0.85 in about 30 % of all cases."""
+    doubt = np.full(hard.shape[-1], 0.8 ** (10.0 / fps))
+    mixed = (
+        0.65 * badness + 0.25 * hard + 0.65 * autoregressive_noise(hard.shape, doubt, generator)
+    )
+    unsure = expit(1.7 * mixed)  # about uniform
+    return np.clip(1.0 - 0.9 * unsure**5, 0.05, 1.0)
+
+
+def _bursts(
+    shape: tuple[int, ...],
+    seconds: float,
+    rate: float,
+    fps: float,
+    generator: np.random.Generator,
+    hard: np.ndarray | None = None,
+) -> Bool[np.ndarray, "..."]:
+    """Events that hold for a while and cover a share `rate` of all time."""
+    level = smooth_noise(shape[0], shape[1:], 4 * seconds * fps, generator)
+    if hard is not None:
+        level = 0.9 * level + np.sqrt(1 - 0.9**2) * hard
+    return level > -ndtri(rate) if rate > 0 else np.zeros(shape, dtype=bool)
