@@ -555,10 +555,10 @@ def draw(
     study: Study, groups: Mapping[Experiment, Sequence[Mapping[str, Any]]], path: Path
 ) -> None:
     """Draw figures over what the study varies, one curve per setting and method."""
-    from canonlift.output.figures import pictures
+    from canonlift.output.figures import style
 
-    figure = pictures._figure((pictures.WIDTH, 3.4), study.heading.capitalize())
-    panels = [pictures._plain(axes) for axes in figure.subplots(1, 2)]
+    figure = style.figure((style.WIDTH, 3.4), study.heading.capitalize())
+    panels = [style.plain(axes) for axes in figure.subplots(1, 2)]
     curves: dict[str, list[tuple[float, Sequence[Mapping[str, Any]]]]] = {}
     for one, seeds in groups.items():
         setting = "" if study.over == "setting" else one.setting
@@ -566,7 +566,7 @@ def draw(
         curves.setdefault(name, []).append((_place(one, study.over), seeds))
     names = dict(zip(FIGURES, HEADINGS, strict=True))
     for axes, key in zip(panels, ("mpjpe_mm", study.beside), strict=True):
-        for (name, points), colour in zip(curves.items(), pictures.CURVES, strict=False):
+        for (name, points), colour in zip(curves.items(), style.CURVES, strict=False):
             known = [(x, [r[key] for r in rows if r[key] is not None]) for x, rows in points]
             known = [(x, float(np.mean(values))) for x, values in sorted(known) if values]
             axes.plot(
@@ -578,8 +578,8 @@ def draw(
         places = sorted({x for points in curves.values() for x, _ in points})
         axes.set_xticks(places, [f"{x:g}" for x in places])
         axes.minorticks_off()
-    panels[0].legend(frameon=False, fontsize=pictures.SMALL)
-    pictures.save(figure, path)
+    panels[0].legend(frameon=False, fontsize=style.SMALL)
+    style.save(figure, path)
 
 
 # ----------------------------------------------------------------------------- speed

@@ -1,4 +1,4 @@
-"""The README's pictures of four cameras.
+"""The README's figures of four cameras.
 
     python -m figures.balancing runs/balancing balancing.npz
 
@@ -11,35 +11,29 @@ import sys
 import tempfile
 from pathlib import Path
 
-from canonlift.data.recording import Recording, load
-from canonlift.data.samples import read_one
-from canonlift.inference.predict import predict
-from canonlift.inference.reconstruction import reconstruct
+from canonlift.data.prediction import Prediction
+from canonlift.data.recording import load
+from canonlift.inference.model import load as load_model
 from canonlift.output import viewer
-from canonlift.output.figures import pictures
+from canonlift.output.figures.health import draw_health
+from canonlift.output.figures.notable import notable_frames
 from canonlift.readers.health import examine
-from canonlift.training import checkpoint
-from canonlift.training.checkpoint import Model
 
 HERE = Path(__file__).parent
 
 
 def main(run: Path, path: Path) -> None:
     """Predict the recording and draw."""
-    pictures.health(examine(load(path)), HERE / "balancing_health.png")
-    model = checkpoint.load_model(run)
-    recording = read_one(path, model.joints)
-    place = pictures.notable_frames(recording, predict(model, recording))["median"]
-    page_of(model, recording, path.stem, place.frame, HERE / "balancing_page.png")
+    draw_health(examine(load(path)), HERE / "balancing_health.png")
+    prediction = load_model(run).lift(load(path))
+    place = notable_frames(prediction)["median"]
+    page_of(prediction, path.stem, place.frame, HERE / "balancing_page.png")
 
 
-def page_of(model: Model, recording: Recording, name: str, frame: int, picture: Path) -> None:
+def page_of(prediction: Prediction, name: str, frame: int, picture: Path) -> None:
     """Photograph the page of a recording at a frame."""
-    prediction = predict(model, recording)
-    fused = reconstruct(recording, prediction)
-    take = viewer.Take(name, recording, prediction, fused.pose, fused.rotation)
     with tempfile.TemporaryDirectory() as folder:
-        page = viewer.write([take], Path(folder) / "page.html")
+        page = viewer.write({name: prediction}, Path(folder) / "page.html")
         subprocess.run(
             [
                 "chromium", "--headless", "--no-sandbox", "--hide-scrollbars",

@@ -1,4 +1,4 @@
-"""The README's pictures of two phones.
+"""The README's figures of two phones.
 
     python -m figures.phones runs/limbs phone_a.dat phone_b.dat
 
@@ -9,10 +9,10 @@ of both, into figures/.
 import sys
 from pathlib import Path
 
-from canonlift.output.figures import pictures
+from canonlift.inference.model import load
+from canonlift.output.figures.synchrony import draw_synchrony
 from canonlift.readers import synchronise
 from canonlift.readers.detectors.assemble import Options, read
-from canonlift.training import checkpoint
 from figures.balancing import page_of
 
 HERE = Path(__file__).parent
@@ -23,10 +23,9 @@ def main(run: Path, phones: list[Path]) -> None:
     """Read, synchronise, predict and draw."""
     recording, _ = read(phones, options=Options(fps=(FPS,), rig="desk"))
     synchrony = synchronise.estimate(recording)
-    pictures.synchronisation(synchrony, HERE / "phones_sync.png")
-    model = checkpoint.load_model(run)
-    together = synchronise.apply(recording, synchrony.offset_s).on_skeleton(model.joints)
-    page_of(model, together, "phones", 300, HERE / "phones_page.png")
+    draw_synchrony(synchrony, HERE / "phones_sync.png")
+    together = synchronise.apply(recording, synchrony.offset_s)
+    page_of(load(run).lift(together), "phones", 300, HERE / "phones_page.png")
 
 
 if __name__ == "__main__":

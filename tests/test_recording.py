@@ -193,7 +193,7 @@ def test_refuses_a_single_array(tmp_path):
 
 
 def test_an_absent_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing.npz: no such recording"):
+    with pytest.raises(FileNotFoundError, match="nothing.npz: no such file"):
         load(tmp_path / "nothing.npz")
 
 

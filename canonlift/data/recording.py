@@ -2,12 +2,15 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.lib.npyio import NpzFile
 
 from canonlift import files
 from canonlift.body import skeleton
@@ -119,9 +122,14 @@ class Recording:
 
 def save(recording: Recording, path: Path) -> None:
     """Write `recording.npz`, whole or not at all; equal recordings give equal bytes."""
-    values = {f.name: getattr(recording, f.name) for f in fields(recording)}
-    arrays: dict[str, Any] = {k: np.asarray(v) for k, v in values.items() if v is not None}
+    arrays: dict[str, Any] = {**to_arrays(recording)}
     files.write(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def to_arrays(recording: Recording) -> dict[str, np.ndarray]:
+    """What `recording.npz` holds, by name; `from_arrays` makes a recording of it again."""
+    arrays = {f.name: getattr(recording, f.name) for f in fields(recording)}
+    return {name: np.asarray(value) for name, value in arrays.items() if value is not None}
 
 
 def load(path: Path) -> Recording:
@@ -131,33 +139,35 @@ def load(path: Path) -> Recording:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a recording, with the file, the place in it and the remedy.
     """
+    with open_npz(path, "write it again with `canonlift convert`") as file:
+        arrays = {name: file[name] for name in file.files}
+    try:
+        return from_arrays(arrays)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+@contextmanager
+def open_npz(path: Path, remedy: str) -> Iterator[NpzFile]:
+    """An .npz to read arrays from; nothing in it is unpickled.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it, or an array that is read, is damaged or pickled; with the remedy.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such recording")
+        raise FileNotFoundError(f"{path}: no such file")
     try:
         with path.open("rb") as stream:  # np.load does not close a file that is no archive
             file = np.load(stream, allow_pickle=False)
-            if isinstance(file, np.ndarray):
+            if not isinstance(file, NpzFile):
                 raise ValueError("it holds a single array")
-            arrays = {name: file[name] for name in file.files}
+            yield file
     except UNREADABLE as error:
         # numpy's message for such files advises to unpickle them.
         pickled = "pickle" in str(error)
         reason = "not an archive, or one of pickled objects" if pickled else error
-        raise ValueError(
-            f"{path}: not a readable .npz ({reason}); write it again with `canonlift convert`"
-        ) from error
-    known = {f.name for f in fields(Recording)}
-    required = {"keypoints", "confidence", "joints", "views", "fps"}
-    missing = required - arrays.keys()
-    if missing:
-        raise ValueError(
-            f"{path}: lacks {', '.join(sorted(missing))}; write it with `canonlift convert`"
-        )
-    arrays = {name: value for name, value in arrays.items() if name in known}
-    try:
-        return _from_arrays(arrays)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: not a readable .npz ({reason}); {remedy}") from error
 
 
 def fingerprint(path: Path) -> list[tuple[str, int, int]]:
@@ -175,7 +185,15 @@ def fingerprint(path: Path) -> list[tuple[str, int, int]]:
         raise
 
 
-def _from_arrays(arrays: dict[str, np.ndarray]) -> Recording:
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> Recording:
+    """The recording that `to_arrays` took apart; arrays of other names are left out.
+
+    Raises:
+        ValueError: if an array is missing, or contradicts another or the format.
+    """
+    required = {"keypoints", "confidence", "joints", "views", "fps"}
+    if missing := required - arrays.keys():
+        raise ValueError(f"lacks {", ".join(sorted(missing))}; write it with `canonlift convert`")
     floats = ("keypoints", "confidence", "pose3d", "keypoints_true")
     return Recording(
         **{name: arrays[name].astype(np.float32) for name in floats if name in arrays},

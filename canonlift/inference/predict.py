@@ -50,7 +50,8 @@ def predict(
         )
     pose, rotation, keypoints = (torch.cat(x).cpu().numpy() for x in zip(*parts, strict=True))
     _, _, root, _ = centre(recording)
-    return Prediction(pose, rotation, (keypoints + root[..., None, :]).astype(np.float32))
+    refined = (keypoints + root[..., None, :]).astype(np.float32)
+    return Prediction(recording, pose, rotation, refined)
 
 
 def _lift(

@@ -8,6 +8,7 @@ poses of the frames that they share, and they are blended.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,6 @@ from torch import Tensor
 from canonlift.body.anatomy import body_length
 from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
-from canonlift.data.recording import Recording
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.overlap import triangle_weights, window_frames
 from canonlift.solve.least_squares import TOLERANCE, Observations, adjust
@@ -43,14 +43,22 @@ class Windows(NamedTuple):
     seen: Float[Tensor, "N W V"]  # mean confidence in the view; 0: nothing observed
 
 
+def with_fused(prediction: Prediction) -> Prediction:
+    """The same with one sequence made of all views, unless there is only one view."""
+    if len(prediction.views) < 2:
+        return prediction
+    return replace(prediction, fused=reconstruct(prediction))
+
+
 @torch.no_grad()
-def reconstruct(recording: Recording, prediction: Prediction, block: int = 4096) -> Fused:
+def reconstruct(prediction: Prediction, block: int = 4096) -> Fused:
     """Make one sequence of all views of a recording.
 
     Two views suffice, and any may be missing at times. The axes are those of the first camera, as
     it stood on average. Where all cameras turn alike, that cannot be observed, and the axes
     turn with them. About `block` frames are worked on at a time.
     """
+    recording = prediction.recording
     views = to_views(recording)
     seen = views.confidence.double().mean(-1)
     in_camera, rotation = (
