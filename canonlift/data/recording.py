@@ -193,7 +193,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> Recording:
     """
     required = {"keypoints", "confidence", "joints", "views", "fps"}
     if missing := required - arrays.keys():
-        raise ValueError(f"lacks {", ".join(sorted(missing))}; write it with `canonlift convert`")
+        lacking = ", ".join(sorted(missing))
+        raise ValueError(f"lacks {lacking}; write it with `canonlift convert`")
     floats = ("keypoints", "confidence", "pose3d", "keypoints_true")
     return Recording(
         **{name: arrays[name].astype(np.float32) for name in floats if name in arrays},
