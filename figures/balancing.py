@@ -1,56 +1,31 @@
-"""The README's pictures of four cameras.
+"""The figures of four cameras: balancing_health, balancing_page.
 
     python -m figures.balancing runs/balancing balancing.npz
 
-Draws the health of a recording without ground truth, and how a browser (chromium) shows the page
-of it at the median frame, into figures/.
+Draws the health of a recording without ground truth, and its page at the median frame.
 """
 
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from canonlift.data.recording import Recording, load
-from canonlift.data.samples import read_one
-from canonlift.inference.predict import predict
-from canonlift.inference.reconstruction import reconstruct
-from canonlift.output import viewer
-from canonlift.output.figures import pictures
+from canonlift.data.recording import load
+from canonlift.inference import model as models
+from canonlift.output.figures.health import draw_health
+from canonlift.output.figures.notable import notable_frames
 from canonlift.readers.health import examine
-from canonlift.training import checkpoint
-from canonlift.training.checkpoint import Model
+from figures.pages import photograph
 
 HERE = Path(__file__).parent
 
 
-def main(run: Path, path: Path) -> None:
-    """Predict the recording and draw."""
-    pictures.health(examine(load(path)), HERE / "balancing_health.png")
-    model = checkpoint.load_model(run)
-    recording = read_one(path, model.joints)
-    place = pictures.notable_frames(recording, predict(model, recording))["median"]
-    page_of(model, recording, path.stem, place.frame, HERE / "balancing_page.png")
-
-
-def page_of(model: Model, recording: Recording, name: str, frame: int, picture: Path) -> None:
-    """Photograph the page of a recording at a frame."""
-    prediction = predict(model, recording)
-    fused = reconstruct(recording, prediction)
-    take = viewer.Take(name, recording, prediction, fused.pose, fused.rotation)
-    with tempfile.TemporaryDirectory() as folder:
-        page = viewer.write([take], Path(folder) / "page.html")
-        subprocess.run(
-            [
-                "chromium", "--headless", "--no-sandbox", "--hide-scrollbars",
-                f"--user-data-dir={folder}/profile", "--window-size=1440,900",
-                "--virtual-time-budget=2000", f"--screenshot={picture}",
-                f"{page.as_uri()}#frame={frame}",
-            ],
-            check=True,
-            capture_output=True,
-        )  # fmt: skip
+def draw(run: Path, path: Path, out: Path = HERE) -> None:
+    """Lift the recording and draw."""
+    recording = load(path)
+    draw_health(examine(recording), out / "balancing_health.png")
+    prediction = models.load(run).lift(recording)
+    frame = notable_frames(prediction)["median"].frame
+    photograph(prediction, path.stem, frame, out / "balancing_page.png")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    draw(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -51,7 +51,7 @@ def highest_points(ridges: Ridges, widths: Widths, extent: float) -> Float[Tenso
     The border belongs to the square: a slope that it cuts off is highest there. A maximum lies
     near the Gaussian, near its foot on a ridge, near where two ridges cross, or near where one
     crosses the border. From all of these we climb. That no other place is higher is measured, not
-    proven: `benchmarks/fusion.py proof`.
+    proven: `benchmarks.fusion_proof`.
 
     The gradient is that of the condition "the map is level here" (implicit function theorem). On
     the border, where it need not be level, it is that of the step to where it would be.
