@@ -4,10 +4,10 @@ Examples:
     python -m benchmarks.reference runs/balancing/eval/export/balancing ../triangulated.trc
     python -m benchmarks.reference runs/webcam/eval/export/webcam ../kpts_3d.dat
 
-The first argument is where NAME-fused.npz and NAME-VIEW.npz lie (`canonlift export --formats npz`). The
-reference is a TRC file in metres, or rows of 12 limb joints in an unknown unit (`kpts_3d.dat`),
-which is taken to be of a person of 1.75 m. It is triangulated from the very detections, so it is
-wrong where these are; and it says nothing of joints whose definitions differ, as the head's.
+The first argument is where NAME-fused.npz and NAME-VIEW.npz lie, as `canonlift export --formats
+npz` writes them. The reference is a TRC file in metres, or rows of 12 limb joints in an unknown
+unit (`kpts_3d.dat`), which is taken to be of a person of 1.75 m. It is triangulated from the same
+detections, so it is wrong where these are; joints whose definitions differ are not compared.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = sorted(args.exports.parent.glob(f"{args.exports.name}-*.npz"))
     if not paths:
         sys.exit(
-            f"{args.exports}-*.npz: no such files; write them with `canonlift export --formats npz`"
+            f"{args.exports}-*.npz: no such files; `canonlift export --formats npz` writes them"
         )
     print("| sequence | PA-MPJPE mm | by one similarity mm | frames | joints |")
     print("| --- | ---: | ---: | ---: | ---: |")
@@ -85,7 +85,7 @@ def row(name: str, path: Path, reference: Reference) -> str:
     if len(found) != len(reference.metres):
         sys.exit(f"{path}: {len(found)} frames, but the reference has {len(reference.metres)}")
     both = [j for j in joints if j in reference.joints and j not in DEFINED_OTHERWISE]
-    # Where the person is in the room, cameras that nobody calibrated do not say.
+    # Uncalibrated cameras do not show where the person is in the room.
     found, truth = (
         points[:, [names.index(j) for j in both]] - points[:, hips(names)].mean(1, keepdims=True)
         for points, names in ((found, joints), (reference.metres, reference.joints))

@@ -77,8 +77,8 @@ def made_prediction() -> Prediction:
     turn = np.swapaxes(u @ vt, -1, -2).astype(np.float32)
     refined = np.where(g.random(truth.shape[:3])[..., None] < 0.1, recording.keypoints_true + 5,
                        recording.keypoints)  # fmt: skip
-    everywhere = np.full(lifted.shape[::2][:2], VIEWS, np.int8)
-    fused = Fused(lifted[:, 0], turn, everywhere)
+    seen_by = np.full((n_frames, len(H36M17)), VIEWS, np.int8)
+    fused = Fused(lifted[:, 0], turn, seen_by)
     return Prediction(recording, lifted, turn, refined.astype(np.float32), fused)
 
 
