@@ -63,7 +63,8 @@ def _lift(
     frames = max(1, block // views.keypoints.shape[1])
     whole = None
     if config.windows.length > 1:
-        whole = lift_windows(network, config, views, recording.fps, block)
+        segment = config.relation.segment
+        whole = lift_windows(network, config.windows, segment, views, recording.fps, block)
     for start in range(0, len(views), frames):
         some = slice(start, start + frames)
         part = views[some].to(device)
@@ -71,7 +72,9 @@ def _lift(
         yield part, found
 
 
-def lift_windows(network: Network, config: Config, views: Views, fps: float, block: int) -> Lifted:
+def lift_windows(
+    network: Network, windows: WindowConfig, segment: int, views: Views, fps: float, block: int
+) -> Lifted:
     """Lift every view of a recording by itself, window by window, and relate the views.
 
     Where windows overlap poses are a mean, in which a window counts most in its middle. Where
@@ -80,12 +83,12 @@ def lift_windows(network: Network, config: Config, views: Views, fps: float, blo
 
     Args:
         network: the network.
-        config: its windows, and the segments in which views are aligned.
+        windows: its windows.
+        segment: frames of a window for which views are aligned by one similarity; 0: all.
         views: instants, the consecutive frames of the recording.
         fps: their rate, at which poses are returned, whatever that of the windows is.
         block: how many frames of one view to work on at a time, about.
     """
-    windows = config.windows
     ratio = 1.0 if windows.fps is None else windows.fps / fps
     steady = resample(views, ratio)
     if not steady.observed.any():
@@ -101,7 +104,7 @@ def lift_windows(network: Network, config: Config, views: Views, fps: float, blo
     flat = torch.nn.functional.pad(steady.keypoints, (0, 1))
     poses = torch.where(weight > 0, poses / weight.clamp_min(1e-9), flat)
 
-    segment, n_views = config.relation.segment or windows.length, steady.keypoints.shape[1]
+    segment, n_views = segment or windows.length, steady.keypoints.shape[1]
 
     def relate(some: Views, frames: Tensor) -> Tensor:
         lifted = Lifted(poses[frames].transpose(1, 2), None)
