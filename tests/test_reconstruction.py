@@ -16,13 +16,13 @@ from canonlift.geometry.rotations import from_axis_angle
 from canonlift.inference import reconstruction
 from canonlift.inference.reconstruction import (
     Windows,
-    _chain,
-    _fade,
-    _settle,
     average_cameras,
-    cover,
+    blend_windows,
+    chain_windows,
     reconstruct,
+    settle_windows,
 )
+from canonlift.overlap import window_frames
 from canonlift.simulation.athlete import perform, sample_person
 from canonlift.simulation.motions import MOTIONS
 
@@ -217,7 +217,7 @@ def test_a_view_lifted_wrongly_for_a_moment_is_outvoted():
 
 @pytest.mark.parametrize(("n_frames", "length"), [(1, 8), (7, 8), (8, 8), (29, 8), (100, 20)])
 def test_windows_cover_every_frame_and_overlap(n_frames, length):
-    frames = cover(n_frames, length)
+    frames = window_frames(n_frames, length)
     assert frames.shape[1] == min(n_frames, length)
     assert sorted(set(frames.flatten().tolist())) == list(range(n_frames))
     assert (frames[1:, 0] <= frames[:-1, 0] + frames.shape[1] - frames.shape[1] // 2).all()
@@ -238,7 +238,7 @@ def test_cameras_are_exact_where_all_relations_agree():
 
 def windows(n=40, length=8, n_views=3):
     """Windows of a body that holds still, before cameras that do, each in axes of its own."""
-    frames = cover(length // 2 * (n + 1), length)
+    frames = window_frames(length // 2 * (n + 1), length)
     body = torch.randn(1, 1, 17, 3, generator=torch.Generator().manual_seed(0)).double()
     turn = random_rotations(n, seed=1)
     pose = torch.einsum("nrc,nwjc->nwjr", turn, body.expand(n, length, -1, -1))
@@ -248,7 +248,7 @@ def windows(n=40, length=8, n_views=3):
 
 def test_a_chain_that_winds_up_settles_where_the_cameras_always_stand():
     """Errors of a degree from window to window, always the same way."""
-    chained = _chain(windows())
+    chained = chain_windows(windows())
     torch.testing.assert_close(chained.pose, chained.pose[:1].expand(40, -1, -1, -1))
     wind = torch.linspace(0, 0.7, 40).double()[:, None] * torch.tensor([0.0, 0.6, 0.8])
     turn = from_axis_angle(wind)
@@ -256,7 +256,7 @@ def test_a_chain_that_winds_up_settles_where_the_cameras_always_stand():
         pose=torch.einsum("nrc,nwjc->nwjr", turn, chained.pose),
         rotation=chained.rotation @ turn.mT[:, None],
     )
-    settled = _settle(wound, 8.0)
+    settled = settle_windows(wound, 8.0)
 
     def drift(w):
         return (w.pose[-1] - w.pose[0]).norm(dim=-1).mean()
@@ -266,9 +266,9 @@ def test_a_chain_that_winds_up_settles_where_the_cameras_always_stand():
 
 def test_windows_fade_into_each_other():
     """Two neighbours that disagree make a slope and no step."""
-    still = _chain(windows())
+    still = chain_windows(windows())
     apart = still.pose + torch.arange(40)[:, None, None, None] % 2
-    pose, _ = _fade(still._replace(pose=apart))
+    pose, _ = blend_windows(still._replace(pose=apart))
     assert (pose[1:] - pose[:-1]).abs().max() < 0.3
     assert (pose.amax(0) - pose.amin(0)).min() > 0.7
 

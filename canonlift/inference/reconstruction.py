@@ -74,9 +74,9 @@ def reconstruct(prediction: Prediction, block: int = 4096) -> Fused:
         parts.append((*_fit(views, part, cameras, prior), seen[part]))
     poses, cameras, weight = (torch.cat(x) for x in zip(*parts, strict=True))
     poses = _in_one_size(poses, (weight > 0).any(-1), recording.joints)
-    windows = _chain(Windows(frames, poses, cameras, weight))
-    windows = _settle(windows, SETTLE_S * recording.fps)
-    pose, rotation = _fade(windows)
+    windows = chain_windows(Windows(frames, poses, cameras, weight))
+    windows = settle_windows(windows, SETTLE_S * recording.fps)
+    pose, rotation = blend_windows(windows)
 
     blank = seen == 0
     pose = _in_one_size(pose, ~blank.all(1), recording.joints)
@@ -163,7 +163,7 @@ def _in_one_size(
     return pose / length[..., None, None, None]
 
 
-def _chain(windows: Windows) -> Windows:
+def chain_windows(windows: Windows) -> Windows:
     """Turn each window onto the one before it, by the frames that are in both."""
     shift = (windows.frames[1:, 0] - windows.frames[:-1, 0]).tolist()
     turns = [torch.eye(3, dtype=windows.pose.dtype)]
@@ -175,7 +175,7 @@ def _chain(windows: Windows) -> Windows:
     return _turned(windows, torch.stack(turns))
 
 
-def _settle(windows: Windows, frames: float) -> Windows:
+def settle_windows(windows: Windows, frames: float) -> Windows:
     """Turn each window so that over about so many frames the cameras have their mean rotations.
 
     Small errors of the chain would add up over minutes; the mean does not drift.
@@ -197,7 +197,7 @@ def _turned(windows: Windows, turn: Float[Tensor, "N 3 3"]) -> Windows:
     )
 
 
-def _fade(windows: Windows) -> tuple[Float[Tensor, "T J 3"], Float[Tensor, "T V 3 3"]]:
+def blend_windows(windows: Windows) -> tuple[Float[Tensor, "T J 3"], Float[Tensor, "T V 3 3"]]:
     """Each frame's mean over its windows, weighted by its distance from their ends."""
     length = windows.frames.shape[1]
     share = triangle_weights(length, windows.pose, edge=0.5)
