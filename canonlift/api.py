@@ -6,10 +6,11 @@ from pathlib import Path
 from canonlift.data import recording as recordings
 from canonlift.data.prediction import Fused, Prediction, read_predictions
 from canonlift.data.recording import Recording
-from canonlift.evaluation.evaluate import Results, evaluate
+from canonlift.evaluation.evaluate import evaluate
+from canonlift.evaluation.report import Results
 from canonlift.inference import model as models
 from canonlift.inference.model import Model
-from canonlift.output.export.writing import export
+from canonlift.output.export.exporter import export
 from canonlift.readers.convert import convert
 from canonlift.training import config as configs
 from canonlift.training import train as training

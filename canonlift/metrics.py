@@ -16,8 +16,6 @@ from canonlift.geometry.scale import norm, unit_scale
 from canonlift.types import Lifted, Views
 
 PCK_THRESHOLDS_MM = tuple(range(0, 151, 5))  # of the AUC of MPI-INF-3DHP
-
-
 JDR_JOINTS = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 
 
@@ -26,13 +24,13 @@ class JointErrors(NamedTuple):
 
     n_mpjpe: Float[Tensor, "N J"]  # root-relative, one scale per pose
     pa_mpjpe: Float[Tensor, "N J"]  # after the best similarity per pose, never a mirror
-    mpjpe: Float[Tensor, "N J"]  # root-relative, in the size that was given
+    mpjpe: Float[Tensor, "N J"]  # root-relative, in the given size
 
 
 def joint_errors(
     pose: Float[Tensor, "N J 3"], truth: Float[Tensor, "N J 3"], root: int
 ) -> JointErrors:
-    """Compare poses with true ones; all but `mpjpe` take them in any size.
+    """Compare poses with true ones; only `mpjpe` depends on the size of the poses.
 
     N-MPJPE scales each pose by the factor that is best in least squares (Rhodin et al. 2018).
     """
@@ -41,7 +39,7 @@ def joint_errors(
     normalised = (_scale(pose, truth, (-2, -1)) * pose - truth).norm(dim=-1)
     given = (pose - truth).norm(dim=-1)
 
-    # A pose that has collapsed to a point can only be moved: it gets no credit for that.
+    # A pose that has collapsed to a point can only be moved: its error is the size of the truth.
     centre = (weight[..., None] * truth).sum(-2, keepdim=True)
     centre = centre / weight.sum(-1, keepdim=True)[..., None].clamp_min(1.0)
     aligned = (truth - centre).norm(dim=-1)
@@ -62,11 +60,11 @@ class MotionErrors(NamedTuple):
 def motion_errors(
     pose: Float[Tensor, "T V J 3"], truth: Float[Tensor, "T V J 3"], root: int, fps: float
 ) -> MotionErrors:
-    """Compare the motion of poses in a take with the true one, in the size that was given.
+    """Compare the motion of the poses of a recording with the true one, in the given size.
 
     Differences of frames next to each other: MPJVE (Pavllo et al. 2019) and acceleration error
-    (Kanazawa et al. 2019), in seconds and not in frames. Jitter that hardly shows in the mean
-    error of the poses shows here.
+    (Kanazawa et al. 2019), per second and not per frame. They show jitter that the mean error of
+    the poses hardly shows.
     """
     flat = pose.flatten(0, 1), truth.flatten(0, 1)
     pose, truth, known = (x.view(*truth.shape[:2], *x.shape[1:]) for x in _rooted(*flat, root))
@@ -84,7 +82,7 @@ def in_one_size(
 ) -> Float[Tensor, "N J 3"]:
     """Poses of one person in the unit of the truth, all scaled by the one best factor.
 
-    An uncalibrated camera does not know how tall a person is, but it is always the same person.
+    The height of a person is not known from an uncalibrated camera, but it does not change.
     """
     return _scale(*_rooted(pose, truth, root)[:2], (-3, -2, -1)) * pose
 
@@ -112,7 +110,7 @@ def _scale(
 
 
 def summary(errors_mm: JointErrors) -> dict[str, float]:
-    """The usual figures: means over joints and poses, N-PCK at 150 mm in %, and its AUC in %."""
+    """Means over joints and poses, N-PCK at 150 mm in %, and its AUC in %."""
     known = errors_mm.n_mpjpe[errors_mm.n_mpjpe.isfinite()]
     thresholds = torch.tensor(PCK_THRESHOLDS_MM, dtype=known.dtype)
     within = (known[:, None] <= thresholds).to(known.dtype).mean(0)
@@ -134,7 +132,7 @@ def motion_summary(errors_mm: MotionErrors) -> dict[str, float]:
 
 
 class RefinementErrors(NamedTuple):
-    """2D error of every joint before and after repair, and what to make of it."""
+    """2D error of every joint before and after repair, and which of them count."""
 
     detected: Float[Tensor, "N J"]  # pixels
     refined: Float[Tensor, "N J"]
@@ -167,10 +165,10 @@ def refinement_summary(errors: RefinementErrors, joints: Sequence[str]) -> dict[
 
 
 def reprojection_gaps(views: Views, lifted: Lifted) -> Float[Tensor, "B V V J"]:
-    """How far the pose of each view (first V) falls from what each view (second V) detected.
+    """Distance of the pose of each view (first V) from the detections of each view (second V).
 
     Needs no truth. In units of the longer side of the person's box; NaN where the joint was not
-    observed, or nothing was in the view that the pose is of.
+    observed, or nothing was observed in the view that the pose is from.
     """
     observed = views.observed[:, None]
     image = unit_scale(lifted.in_every_image, observed)

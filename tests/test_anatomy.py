@@ -1,4 +1,4 @@
-"""Laws of what is known of any body: which way knees and elbows flex, left equal to right."""
+"""Laws of what holds for every body: which way knees and elbows flex, left equal to right."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ each_motion = pytest.mark.parametrize("motion", MOTIONS)
 
 
 @each_motion
-def test_people_fold_like_people(motion):
-    fold = handedness(take(motion), H36M17)
-    assert (fold > 0).double().mean() > 0.98
-    assert fold.abs().max() <= 4
+def test_upright_people_have_positive_handedness(motion):
+    flexion = handedness(take(motion), H36M17)
+    assert (flexion > 0).double().mean() > 0.98
+    assert flexion.abs().max() <= 4
 
 
-def test_the_fold_does_not_depend_on_frame_position_or_unit():
+def test_handedness_does_not_depend_on_orientation_position_or_unit():
     pose = random(50, 17, 3)
     expected = handedness(pose, H36M17)
     turned = pose @ random_rotations(50, seed=1).mT
@@ -30,7 +30,7 @@ def test_the_fold_does_not_depend_on_frame_position_or_unit():
     assert_close(handedness(1000 * pose + random(50, 1, 3, seed=2), H36M17), expected)
 
 
-def test_the_fold_changes_sign_in_a_mirror_and_with_the_names_of_left_and_right():
+def test_handedness_changes_sign_in_a_mirror_and_when_left_and_right_are_swapped():
     pose = random(50, 17, 3)
     expected = handedness(pose, H36M17)
     assert expected.abs().min() > 1e-4
@@ -43,7 +43,7 @@ def test_the_fold_changes_sign_in_a_mirror_and_with_the_names_of_left_and_right(
 
 
 def test_each_limb_counts_on_its_own():
-    """A body in a plane has no fold; bending one limb out of it makes some, of the right sign."""
+    """A flat body has handedness 0; flexing one limb out of the plane gives the right sign."""
     pose = take("run")[:1]
     joints = {name: i for i, name in enumerate(H36M17)}
     straight = pose.clone()
@@ -74,12 +74,12 @@ def test_skeletons_with_the_same_limbs_agree(joints):
     assert_close(found, handedness(pose, H36M17))
 
 
-def test_a_body_without_limbs_or_extent_has_no_fold():
+def test_a_body_without_limbs_or_extent_has_handedness_0():
     assert (handedness(random(3, 2, 3), ("pelvis", "head")) == 0).all()
     nowhere = torch.zeros(3, 17, 3, dtype=torch.float64, requires_grad=True)
-    fold = handedness(nowhere, H36M17)
-    assert (fold == 0).all()
-    fold.sum().backward()
+    flexion = handedness(nowhere, H36M17)
+    assert (flexion == 0).all()
+    flexion.sum().backward()
     assert nowhere.grad.isfinite().all()
 
 

@@ -59,7 +59,9 @@ def test_the_whole_of_it_is_on_one_screen():
 
 def test_importing_it_imports_no_torch():
     code = "import sys, canonlift; print('torch' in sys.modules, canonlift.__version__)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert found.stdout.split() == ["False", canonlift.__version__]
 
 
@@ -83,9 +85,7 @@ def test_joints_in_another_order_give_the_same_poses(model, recording):
 def test_another_detectors_joints_are_converted_by_name_or_refused(model, recording):
     eyes = [H36M17.index("head")] * 4  # where else
     source = [H36M17.index(name) if name in H36M17 else eyes[0] for name in COCO17]
-    points = {
-        name: getattr(recording, name)[:, :, source] for name in ("keypoints", "confidence")
-    }
+    points = {name: getattr(recording, name)[:, :, source] for name in ("keypoints", "confidence")}
     coco = replace(recording, joints=COCO17, pose3d=None, keypoints_true=None, **points)
     assert model.lift(coco).pose.shape == (30, 3, 17, 3)
     nameless = replace(recording, joints=tuple(f"joint{j}" for j in range(17)))

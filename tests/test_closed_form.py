@@ -49,7 +49,7 @@ def test_closed_form_is_exact_without_detector_errors_from_far_away():
     assert (target.trust > 0.2).double().mean() > 0.9
 
 
-def test_closed_form_takes_each_sample_by_itself_and_in_blocks():
+def test_single_frames_are_independent_of_each_other_and_of_the_block_size():
     views = to_views(filmed())[:20]
     together = closed_form(views, H36M17)
     blocks = closed_form(views, H36M17, block=7)
@@ -60,7 +60,7 @@ def test_closed_form_takes_each_sample_by_itself_and_in_blocks():
     assert_close(closed_form(views[3:4], H36M17).trust, together.trust[3:4])
 
 
-def test_a_window_knows_better_than_an_instant():
+def test_a_window_is_more_accurate_than_single_frames():
     recording = filmed(n_frames=120)
     views = to_views(recording)
     seen = views.observed.any(-1)
@@ -73,13 +73,13 @@ def test_a_window_knows_better_than_an_instant():
         scale = (pose * truth).sum((1, 2)) / pose.square().sum((1, 2))
         return (scale[:, None, None] * pose - truth).norm(dim=-1).mean()
 
-    instants, windows = (closed_form(views, H36M17, window) for window in (1, 40))
-    assert error(windows) < 0.75 * error(instants)
-    assert windows.trust.mean() > instants.trust.mean()
+    single, windows = (closed_form(views, H36M17, window) for window in (1, 40))
+    assert error(windows) < 0.75 * error(single)
+    assert windows.trust.mean() > single.trust.mean()
 
 
 @pytest.mark.parametrize("window", [2, 7, 20, 50])
-def test_a_window_is_worked_on_alike_in_blocks_and_cannot_be_longer_than_the_take(window):
+def test_windows_do_not_depend_on_the_block_size_and_cannot_exceed_the_recording(window):
     views = to_views(filmed())[:23]
     together = closed_form(views, H36M17, window)
     assert together.pose.shape == (*views.confidence.shape, 3)

@@ -9,7 +9,7 @@ import pytest
 from test_simulate import action
 
 from canonlift.body.skeleton import H36M17, mirrored
-from canonlift.output.figures import pictures
+from canonlift.output.figures.health import draw_health
 from canonlift.readers.health import LIMBS, examine
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.detector import DetectorConfig
@@ -227,9 +227,9 @@ def test_short_unnamed_and_unseen_recordings_are_examined_too(n_frames, tmp_path
         report = examine(take)
         assert report.lines()
     if n_frames == 0:
-        pictures.health(report, tmp_path / "health.png")
+        draw_health(report, tmp_path / "health.png")
 
 
 def test_the_picture_shows_every_view_and_joint(tmp_path):
-    path = pictures.health(examine(sound()), tmp_path / "health.png")
+    path = draw_health(examine(sound()), tmp_path / "health.png")
     assert path.stat().st_size > 20_000

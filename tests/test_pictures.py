@@ -1,4 +1,4 @@
-"""What the pictures must show, and which views they choose."""
+"""What the figures must show, and which views they choose."""
 
 import io
 from dataclasses import replace
@@ -15,7 +15,14 @@ from canonlift.body.skeleton import H36M17, ROOT, SKELETONS, bones
 from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
 from canonlift.methods.fusion import FusionConfig, Maps, exact_peaks
-from canonlift.output.figures import pictures
+from canonlift.output.figures import style
+from canonlift.output.figures.fusion import draw_fusion
+from canonlift.output.figures.joint_errors import draw_joint_errors
+from canonlift.output.figures.losses import draw_losses
+from canonlift.output.figures.motion import draw_motion
+from canonlift.output.figures.notable import notable_frames
+from canonlift.output.figures.pose import SIDES, draw_pose
+from canonlift.output.figures.refinement import draw_refinement
 
 SHAPE = (5, 3, 17)
 
@@ -48,7 +55,7 @@ def prediction(recording):
     root = recording.pose3d[:, :, :1]
     pose = 0.3 * (recording.pose3d - root) + rng.normal(scale=0.01, size=(*SHAPE, 3))
     rotation = np.broadcast_to(np.eye(3, dtype=np.float32), (*SHAPE[:2], 3, 3)).copy()
-    return Prediction(pose.astype(np.float32), rotation, recording.keypoints.copy())
+    return Prediction(recording, pose.astype(np.float32), rotation, recording.keypoints.copy())
 
 
 @pytest.fixture
@@ -86,7 +93,7 @@ def drawn(monkeypatch, tmp_path):
             figures.append(figure)
             return path
 
-        monkeypatch.setattr(pictures, "save", keep)
+        monkeypatch.setattr(style, "save", keep)
         assert function(*args, path=tmp_path / "a.png", **options) == tmp_path / "a.png"
         return figures[0]
 
@@ -95,6 +102,11 @@ def drawn(monkeypatch, tmp_path):
 
 def move(prediction, frame, view, joint, by):
     prediction.keypoints_refined[frame, view, H36M17.index(joint)] += by
+
+
+def without(prediction, *names):
+    """The same without some of the truth."""
+    return replace(prediction, recording=replace(prediction.recording, **dict.fromkeys(names)))
 
 
 def seen(recording, frame, view, n):
@@ -113,14 +125,12 @@ def settings():
 
 def picture(name, path, recording, prediction, maps, rows):
     draw = {
-        "refinement": lambda: pictures.refinement(recording, prediction, 1, "R", path),
-        "poses": lambda: pictures.poses(recording, prediction, 1, 2, "P", path),
-        "motion": lambda: pictures.motion(
-            recording, prediction, 1, 2, "M", path, ("beside", prediction)
-        ),
-        "fusion": lambda: pictures.fusion(maps, FusionConfig(), list("abcde"), "F", path),
-        "losses": lambda: pictures.losses(rows, path),
-        "joint_errors": lambda: pictures.joint_errors(dict.fromkeys(H36M17, 30.0), path),
+        "refinement": lambda: draw_refinement(prediction, 1, "R", path),
+        "poses": lambda: draw_pose(prediction, 1, 2, "P", path),
+        "motion": lambda: draw_motion(prediction, 1, 2, "M", path, ("beside", prediction)),
+        "fusion": lambda: draw_fusion(maps, FusionConfig(), list("abcde"), "F", path),
+        "losses": lambda: draw_losses(rows, path),
+        "joint_errors": lambda: draw_joint_errors(dict.fromkeys(H36M17, 30.0), path),
     }
     return draw[name]()
 
@@ -131,7 +141,7 @@ def picture(name, path, recording, prediction, maps, rows):
 def test_writes_a_png_that_is_not_blank_and_changes_no_setting(
     name, tmp_path, monkeypatch, recording, prediction, maps, rows
 ):
-    monkeypatch.setattr(pictures, "DPI", 40)
+    monkeypatch.setattr(style, "DPI", 40)
     before = settings()
     path = picture(name, tmp_path / "new" / "a.png", recording, prediction, maps, rows)
     assert settings() == before
@@ -141,8 +151,8 @@ def test_writes_a_png_that_is_not_blank_and_changes_no_setting(
 
 
 def test_the_same_picture_has_the_same_bytes(tmp_path, rows):
-    first = pictures.losses(rows, tmp_path / "a.png").read_bytes()
-    assert pictures.losses(rows, tmp_path / "b.png").read_bytes() == first
+    first = draw_losses(rows, tmp_path / "a.png").read_bytes()
+    assert draw_losses(rows, tmp_path / "b.png").read_bytes() == first
 
 
 def test_a_failed_save_leaves_the_old_picture_and_nothing_else(tmp_path, monkeypatch, rows):
@@ -155,7 +165,7 @@ def test_a_failed_save_leaves_the_old_picture_and_nothing_else(tmp_path, monkeyp
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        pictures.losses(rows, path)
+        draw_losses(rows, path)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
 
 
@@ -165,7 +175,7 @@ def test_an_arrow_for_each_moved_joint_from_detected_to_refined(drawn, recording
         move(prediction, 1, view, joint, (30.0, -70.0))
     move(prediction, 1, 1, seen(recording, 1, 1, 1)[0], 1e-3)  # rounding
     move(prediction, 2, 1, seen(recording, 2, 1, 1)[0], 50.0)  # another frame
-    figure = drawn(pictures.refinement, recording, prediction, 1, "")
+    figure = drawn(draw_refinement, prediction, 1, "")
     for view, axes in enumerate(figure.axes):
         arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
         expected = [H36M17.index(joint) for v, joint in planted if v == view]
@@ -184,7 +194,7 @@ def test_a_joint_placed_where_none_was_seen_gets_a_ring_and_no_arrow(drawn, reco
     view = 1
     joint = int(np.flatnonzero(recording.confidence[3, view] == 0)[0])
     prediction.keypoints_refined[3, view, joint] = recording.keypoints_true[3, view, joint]
-    axes = drawn(pictures.refinement, recording, prediction, 3, "").axes[view]
+    axes = drawn(draw_refinement, prediction, 3, "").axes[view]
     assert not axes.patches
     assert len(with_gid(axes, "refined")[0].get_offsets()) == 1
 
@@ -193,7 +203,7 @@ def test_unobserved_joints_are_not_drawn_whatever_stands_there(drawn, recording,
     """Only NaN is forbidden to be confident; a detector may leave any number at confidence 0."""
     recording.keypoints[1][recording.confidence[1] == 0] = 1e6
     prediction = replace(prediction, keypoints_refined=recording.keypoints.copy())
-    figure = drawn(pictures.refinement, recording, prediction, 1, "")
+    figure = drawn(draw_refinement, prediction, 1, "")
     observed = recording.confidence[1] > 0
     for view, axes in enumerate(figure.axes):
         assert len(with_gid(axes, "joints")[0].get_offsets()) == observed[view].sum()
@@ -204,7 +214,7 @@ def test_unobserved_joints_are_not_drawn_whatever_stands_there(drawn, recording,
 
 
 def test_opacity_falls_with_confidence(drawn, recording, prediction):
-    axes = drawn(pictures.refinement, recording, prediction, 1, "").axes[0]
+    axes = drawn(draw_refinement, prediction, 1, "").axes[0]
     confidence = recording.confidence[1, 0]
     alpha = with_gid(axes, "joints")[0].get_facecolors()[:, 3]
     np.testing.assert_array_equal(alpha.argsort(), confidence[confidence > 0].argsort())
@@ -212,7 +222,7 @@ def test_opacity_falls_with_confidence(drawn, recording, prediction):
 
 
 def test_y_grows_downwards_and_both_axes_have_one_scale(drawn, recording, prediction):
-    for axes in drawn(pictures.refinement, recording, prediction, 1, "").axes:
+    for axes in drawn(draw_refinement, prediction, 1, "").axes:
         bottom, top = axes.get_ylim()
         assert bottom > top
         assert axes.get_aspect() == 1.0
@@ -234,24 +244,25 @@ def test_any_rig_and_skeleton_without_truth_and_with_a_missing_camera(
     )
     recording.confidence[2, -1] = 0.0
     prediction = Prediction(
+        recording,
         prediction.pose[:, which][:, :, columns],
         prediction.rotation[:, which],
         recording.keypoints.copy(),
     )
     prediction.pose[2, -1] = np.nan
     prediction.keypoints_refined[2, -1] = np.nan
-    figure = drawn(pictures.refinement, recording, prediction, 2, "")
+    figure = drawn(draw_refinement, prediction, 2, "")
     figure.savefig(io.BytesIO(), dpi=20)
     assert len(figure.axes) == n_views
     assert [bool(axes.texts) for axes in figure.axes] == [False] * (n_views - 1) + [True]
     assert not any(with_gid(axes, "truth")[0].get_segments() for axes in figure.axes)
-    drawn(pictures.poses, recording, prediction, 2, n_views - 1, "").savefig(io.BytesIO(), dpi=20)
-    assert "most_repaired" not in pictures.notable_frames(recording, prediction)
+    drawn(draw_pose, prediction, 2, n_views - 1, "").savefig(io.BytesIO(), dpi=20)
+    assert "most_repaired" not in notable_frames(prediction)
 
 
 def test_a_pose_in_another_unit_and_place_covers_the_truth(drawn, recording, prediction):
     exact = 0.07 * recording.pose3d + np.float32(3.0)
-    figure = drawn(pictures.poses, recording, replace(prediction, pose=exact), 1, 2, "")
+    figure = drawn(draw_pose, replace(prediction, pose=exact), 1, 2, "")
     root = H36M17.index(ROOT)
     truth = recording.pose3d[1, 2] - recording.pose3d[1, 2, root]
     for axes, (right, up) in zip(figure.axes[1:], [(0, 1), (2, 1), (0, 2)], strict=True):
@@ -262,14 +273,14 @@ def test_a_pose_in_another_unit_and_place_covers_the_truth(drawn, recording, pre
 
 
 def test_no_side_shows_the_pose_in_a_mirror():
-    for side in pictures._SIDES:
+    for side in SIDES:
         right, down = np.eye(3)[side.plane[0]], -side.up * np.eye(3)[side.plane[1]]
         np.testing.assert_array_equal(np.cross(right, down), side.away)
 
 
 def test_parts_add_up_to_the_sum_and_those_that_do_not_count_are_left_out(drawn, maps):
     config = FusionConfig()
-    figure = drawn(pictures.fusion, maps, config, list("abcde"), "")
+    figure = drawn(draw_fusion, maps, config, list("abcde"), "")
     *parts, total = [axes.images[0].get_array() for axes in figure.axes]
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["detected", *"ade", "sum"]
     np.testing.assert_allclose(sum(parts), total, atol=1e-12)
@@ -284,7 +295,7 @@ def test_parts_add_up_to_the_sum_and_those_that_do_not_count_are_left_out(drawn,
 
 def test_a_joint_that_was_not_seen_has_no_map_of_its_own(drawn, maps):
     maps = maps._replace(joint_height=torch.zeros(1, dtype=torch.float64))
-    figure = drawn(pictures.fusion, maps, FusionConfig(), list("abcde"), "", truth=np.zeros(2))
+    figure = drawn(draw_fusion, maps, FusionConfig(), list("abcde"), "", truth=np.zeros(2))
     assert [axes.get_title(loc="left") for axes in figure.axes] == [*"ade", "sum"]
     assert [line.get_label() for line in figure.axes[-1].lines] == ["truth", "peak"]
 
@@ -292,11 +303,11 @@ def test_a_joint_that_was_not_seen_has_no_map_of_its_own(drawn, maps):
 def test_the_fusion_of_several_joints_is_refused(maps, tmp_path):
     two = Maps(*(torch.cat([part, part]) for part in tuple(maps)))
     with pytest.raises(ValueError, match="maps of 2"):
-        pictures.fusion(two, FusionConfig(), list("abcde"), "", tmp_path / "a.png")
+        draw_fusion(two, FusionConfig(), list("abcde"), "", tmp_path / "a.png")
 
 
 def test_losses_show_each_value_and_where_the_phases_switch(drawn, rows):
-    (axes,) = drawn(pictures.losses, rows).axes
+    (axes,) = drawn(draw_losses, rows).axes
     curves = {(line.get_gid(), len(line.get_xdata())) for line in axes.lines if line.get_gid()}
     assert curves == {("loss", 6), ("loss", 13), ("rep", 6), ("rep", 13), ("ref", 0), ("ref", 13)}
     (switch,) = [line for line in axes.lines if line.get_gid() is None]
@@ -307,7 +318,7 @@ def test_losses_show_each_value_and_where_the_phases_switch(drawn, rows):
 def test_many_losses_are_smoothed_and_few_are_not(drawn, rows):
     rng = np.random.default_rng(0)
     noisy = [rows[0] | {"step": i, "loss": v} for i, v in enumerate(rng.uniform(1, 2, 500))]
-    (axes,) = drawn(pictures.losses, noisy).axes
+    (axes,) = drawn(draw_losses, noisy).axes
     raw, smooth = (line.get_ydata() for line in axes.lines[:2])
     np.testing.assert_array_equal(raw, [row["loss"] for row in noisy])
     assert smooth.std() < 0.4 * raw.std()
@@ -316,13 +327,13 @@ def test_many_losses_are_smoothed_and_few_are_not(drawn, rows):
 
 def test_losses_need_rows(tmp_path):
     with pytest.raises(ValueError, match=r"a\.png"):
-        pictures.losses([], tmp_path / "a.png")
+        draw_losses([], tmp_path / "a.png")
 
 
 def test_joints_go_from_head_to_feet_and_keep_their_errors(drawn):
     errors = {name: float(i) for i, name in enumerate(H36M17)} | {"tail": 5.0, "nose": np.nan}
     flat = {name: 2 * error for name, error in errors.items()}
-    (axes,) = drawn(pictures.joint_errors, errors, baselines={"flat": flat}).axes
+    (axes,) = drawn(draw_joint_errors, errors, baselines={"flat": flat}).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[:5] == ["head", "nose", "thorax", "left shoulder", "right shoulder"]
     assert names[-2:] == ["right ankle", "tail"]
@@ -346,18 +357,18 @@ def test_most_repaired_is_the_largest_gain_for_a_person_of_that_size(recording, 
     recording.keypoints[1, 0, H36M17.index(hopeless)] += 900.0
     move(prediction, 1, 0, hopeless, 900.0)
     move(prediction, 1, 0, other, 1.0)
-    found = pictures.notable_frames(recording, prediction)["most_repaired"]
+    found = notable_frames(prediction)["most_repaired"]
     assert found[:2] == small
     before = np.linalg.norm(recording.keypoints - truth, axis=-1)[small]
-    assert f"{np.nanmean(before):.0f} → " in found.why
-    assert "(left, frame 2)" in found.why
+    assert f"{np.nanmean(before):.0f} → " in found.title
+    assert "(left, frame 2)" in found.title
 
 
 def test_most_repaired_without_truth_is_the_largest_movement(recording, prediction):
-    recording = replace(recording, keypoints_true=None)
+    prediction = without(prediction, "keypoints_true")
     for frame, view, by in ((1, 2, 200.0), (4, 0, 120.0), (3, 0, 40.0)):
         move(prediction, frame, view, seen(recording, frame, view, 1)[0], by)
-    assert pictures.notable_frames(recording, prediction)["most_repaired"][:2] == (4, 0)
+    assert notable_frames(prediction)["most_repaired"][:2] == (4, 0)
 
 
 def test_worst_by_shape_not_by_size_or_turn(recording, prediction):
@@ -365,37 +376,39 @@ def test_worst_by_shape_not_by_size_or_turn(recording, prediction):
     prediction.pose[4, 2] = prediction.pose[4, 2] @ np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])
     prediction.pose[3, 0, H36M17.index("l_wrist")] += 0.5
     prediction.pose[2, 2] = np.nan
-    found = pictures.notable_frames(recording, prediction)
+    found = notable_frames(prediction)
     assert found["worst"][:2] == (3, 0)
-    assert found["worst"].why.startswith("Worst of 14 views: PA-MPJPE")
+    assert found["worst"].title.startswith("Worst of 14 views: PA-MPJPE")
 
 
 def test_half_of_the_views_are_better_than_the_median(recording, prediction):
     wrong = np.random.default_rng(2).permutation(15).reshape(5, 3)
     prediction.pose[:, :, H36M17.index("l_wrist"), 0] += 0.1 + 0.1 * wrong
-    found = pictures.notable_frames(recording, prediction)["median"]
+    found = notable_frames(prediction)["median"]
     assert wrong[found[:2]] == 7
 
 
 def test_worst_without_pose_truth_is_the_largest_2d_error_left(recording, prediction):
-    recording = replace(recording, pose3d=None)
+    prediction = without(prediction, "pose3d")
     move(prediction, 2, 2, seen(recording, 2, 2, 1)[0], 500.0)
     move(prediction, 1, 0, seen(recording, 1, 0, 1)[0], 400.0)  # less, on a smaller person
-    assert pictures.notable_frames(recording, prediction)["worst"][:2] == (1, 0)
+    assert notable_frames(prediction)["worst"][:2] == (1, 0)
 
 
 def test_worst_without_any_truth_is_where_the_pose_does_not_fit(recording, prediction):
-    recording = replace(recording, pose3d=None, keypoints_true=None)
+    prediction = without(prediction, "pose3d", "keypoints_true")
     prediction.pose[0, 1] = 5.0 * prediction.pose[0, 1] + 7.0  # size and place cost nothing
     prediction.pose[3, 2, :, 2] += 1.0  # nor does depth
     prediction.pose[4, 1, H36M17.index("l_ankle"), 1] += 1.0
     recording.confidence[4, 1, H36M17.index("l_ankle")] = 1.0
     ankle = (4, 1, H36M17.index("l_ankle"))
     recording.keypoints[ankle] = prediction.keypoints_refined[ankle] = 500.0
-    assert pictures.notable_frames(recording, prediction)["worst"][:2] == (4, 1)
+    assert notable_frames(prediction)["worst"][:2] == (4, 1)
 
 
 def test_nothing_seen_is_nothing_notable(recording, prediction):
     recording.confidence[:] = 0.0
-    empty = Prediction(*(np.full_like(array, np.nan) for array in vars(prediction).values()))
-    assert pictures.notable_frames(recording, empty) == {}
+    names = ("pose", "rotation", "keypoints_refined")
+    blank = {name: np.full_like(getattr(prediction, name), np.nan) for name in names}
+    empty = replace(prediction, **blank)
+    assert notable_frames(empty) == {}

@@ -68,11 +68,26 @@ def shot(
     pose = pose / body_length(torch.from_numpy(pose), H36M17).numpy()[..., None, None]
     lost = (confidence == 0).all(-1)[..., None, None]
     lifted = Prediction(
+        recording,
         np.where(lost, np.nan, pose).astype(np.float32),
         np.where(lost, np.nan, wrong @ cameras @ canonical).astype(np.float32),
         image,
     )
     return recording, lifted, body, cameras
+
+
+def seen_as(lifted, **change):
+    """The same poses of a recording with other detections."""
+    return replace(lifted, recording=replace(lifted.recording, **change))
+
+
+def by_views(lifted, views):
+    """The same by some of the cameras, in some order."""
+    recording = lifted.recording
+    arrays = {name: getattr(recording, name)[:, views] for name in ("keypoints", "confidence")}
+    names = tuple(recording.views[v] for v in views)
+    parts = (getattr(lifted, name)[:, views] for name in ("pose", "rotation", "keypoints_refined"))
+    return Prediction(replace(recording, **arrays, views=names), *parts)
 
 
 def against(pose, body):
@@ -92,7 +107,7 @@ def test_finds_the_motion_and_the_cameras_where_nothing_errs(n_frames, n_views, 
     """Whatever the canonical frames of the lifter are, which change in every frame."""
     monkeypatch.setattr(reconstruction, "BLUR_S", 0.0)  # it costs some millimetres
     recording, lifted, body, cameras = shot(n_frames, n_views)
-    fused = reconstruct(recording, lifted)
+    fused = reconstruct(lifted)
     assert against(fused.pose, body)[0] < 1e-5
     from_first = fused.rotation @ fused.rotation[:, :1].swapaxes(-1, -2)
     true = cameras @ cameras[:, :1].swapaxes(-1, -2)
@@ -101,7 +116,7 @@ def test_finds_the_motion_and_the_cameras_where_nothing_errs(n_frames, n_views, 
 
 def test_one_size_and_the_axes_of_the_first_camera():
     recording, lifted, _, _ = shot(noise=0.02, lift_noise=0.2)
-    fused = reconstruct(recording, lifted)
+    fused = reconstruct(lifted)
     length = body_length(torch.from_numpy(fused.pose), H36M17)
     assert abs(length.median() - 1) < 1e-5
     assert length.std() < 0.02
@@ -113,7 +128,7 @@ def test_one_size_and_the_axes_of_the_first_camera():
 @pytest.mark.parametrize("n_views", [2, 4])
 def test_is_nearer_to_the_truth_than_what_any_view_says(n_views):
     recording, lifted, body, _ = shot(noise=0.02, lift_noise=0.3, n_views=n_views)
-    fused = reconstruct(recording, lifted)
+    fused = reconstruct(lifted)
     error, turns = against(fused.pose, body)
     single = against(lifted.pose[:, 0], body)[0]
     assert error < 0.4 * single
@@ -123,7 +138,7 @@ def test_is_nearer_to_the_truth_than_what_any_view_says(n_views):
 def test_nothing_jumps_from_frame_to_frame():
     """Though windows meet, cameras pan, and the lifter's canonical frame is another every time."""
     recording, lifted, body, _ = shot(120, 3, noise=0.01, lift_noise=0.2, pan_deg=20)
-    turns = against(reconstruct(recording, lifted).pose, body)[1]
+    turns = against(reconstruct(lifted).pose, body)[1]
     steps = [(b * a.inv()).magnitude() for a, b in zip(turns, turns[1:], strict=False)]
     assert np.degrees(max(steps)) < 8
     assert np.degrees(np.median(steps)) < 2
@@ -131,7 +146,7 @@ def test_nothing_jumps_from_frame_to_frame():
 
 def test_small_errors_do_not_add_up_over_a_long_take():
     recording, lifted, body, _ = shot(900, 2, noise=0.02, lift_noise=0.3)
-    turns = against(reconstruct(recording, lifted).pose, body)[1]
+    turns = against(reconstruct(lifted).pose, body)[1]
     off = np.degrees([turn.magnitude() for turn in turns])
     assert np.median(off[:300]) < 8
     assert np.median(off[-300:]) < 8
@@ -145,7 +160,7 @@ def test_views_and_joints_may_be_missing():
     confidence[30:, :, H36M17.index("l_wrist")] = 0
     confidence[::3, 2, 5] = 0
     recording = replace(recording, confidence=confidence)
-    fused = reconstruct(recording, lifted)
+    fused = reconstruct(lifted)
     lost = np.zeros(60, dtype=bool)
     lost[15:18] = True
     np.testing.assert_array_equal(np.isnan(fused.pose).any((1, 2)), lost)
@@ -155,13 +170,13 @@ def test_views_and_joints_may_be_missing():
     np.testing.assert_array_equal(fused.seen_by, (confidence > 0).sum(1))
     assert against(fused.pose, body)[0] < 0.03
     keypoints = np.where((confidence == 0)[..., None], np.float32(1e6), recording.keypoints)
-    absurd = reconstruct(replace(recording, keypoints=keypoints), lifted)
+    absurd = reconstruct(seen_as(lifted, keypoints=keypoints))
     np.testing.assert_allclose(absurd.pose, fused.pose, atol=1e-6)
 
 
 def test_nobody_seen_at_all_is_nowhere():
     recording, lifted, _, _ = shot(12, 2, unseen=[(slice(None), slice(None))])
-    fused = reconstruct(recording, lifted)
+    fused = reconstruct(lifted)
     assert np.isnan(fused.pose).all()
     assert np.isnan(fused.rotation).all()
     assert not fused.seen_by.any()
@@ -169,38 +184,24 @@ def test_nobody_seen_at_all_is_nowhere():
 
 def test_a_camera_that_never_saw_anything_changes_nothing():
     recording, lifted, _, _ = shot(40, 3, noise=0.02, lift_noise=0.2, unseen=[(slice(None), 2)])
-    both = replace(
-        recording,
-        keypoints=recording.keypoints[:, :2],
-        confidence=recording.confidence[:, :2],
-        views=recording.views[:2],
-    )
-    two = Prediction(*(array[:, :2] for array in vars(lifted).values()))
     np.testing.assert_allclose(
-        reconstruct(recording, lifted).pose, reconstruct(both, two).pose, atol=1e-5
+        reconstruct(lifted).pose, reconstruct(by_views(lifted, [0, 1])).pose, atol=1e-5
     )
 
 
 def test_blind_to_the_scale_of_images_and_to_how_it_is_computed():
     recording, lifted, _, _ = shot(90, 3, noise=0.02, lift_noise=0.2)
-    expected = reconstruct(recording, lifted)
+    expected = reconstruct(lifted)
     factor = np.array([0.2, 1, 7], dtype=np.float32)[:, None, None]
-    zoomed = replace(recording, keypoints=factor * recording.keypoints)
-    np.testing.assert_allclose(reconstruct(zoomed, lifted).pose, expected.pose, atol=1e-5)
-    np.testing.assert_allclose(reconstruct(recording, lifted, 7).pose, expected.pose, atol=1e-6)
+    zoomed = seen_as(lifted, keypoints=factor * recording.keypoints)
+    np.testing.assert_allclose(reconstruct(zoomed).pose, expected.pose, atol=1e-5)
+    np.testing.assert_allclose(reconstruct(lifted, 7).pose, expected.pose, atol=1e-6)
 
 
 def test_the_order_of_the_other_cameras_does_not_matter():
     recording, lifted, _, _ = shot(40, 4, noise=0.02, lift_noise=0.2)
     order = [0, 3, 1, 2]
-    shuffled = replace(
-        recording,
-        keypoints=recording.keypoints[:, order],
-        confidence=recording.confidence[:, order],
-        views=tuple(recording.views[v] for v in order),
-    )
-    other = Prediction(*(array[:, order] for array in vars(lifted).values()))
-    found, expected = reconstruct(shuffled, other), reconstruct(recording, lifted)
+    found, expected = reconstruct(by_views(lifted, order)), reconstruct(lifted)
     np.testing.assert_allclose(found.pose, expected.pose, atol=1e-5)
     np.testing.assert_allclose(found.rotation, expected.rotation[:, order], atol=1e-4)
 
@@ -209,8 +210,8 @@ def test_a_view_lifted_wrongly_for_a_moment_is_outvoted():
     recording, lifted, _, _ = shot(40, 3, noise=0.01, lift_noise=0.05)
     pose = lifted.pose.copy()
     pose[20:23, 1, :, 2] *= -1
-    found = reconstruct(recording, replace(lifted, pose=pose))
-    expected = reconstruct(recording, lifted)
+    found = reconstruct(replace(lifted, pose=pose))
+    expected = reconstruct(lifted)
     assert np.abs(found.pose - expected.pose).max() < 0.02  # of all bones
 
 
@@ -276,4 +277,4 @@ def test_cameras_that_took_turns_are_held_together_by_the_rest_of_the_take():
     """In the first seconds the first camera sees nothing when the second does."""
     turns = [(slice(0, 10), 0), (slice(10, 20), 1), (slice(20, 30), 0)]
     recording, lifted, body, _ = shot(80, 2, unseen=turns, noise=0.005, lift_noise=0.05)
-    assert against(reconstruct(recording, lifted).pose, body)[0] < 0.06
+    assert against(reconstruct(lifted).pose, body)[0] < 0.06

@@ -10,7 +10,7 @@ from benchmarks import sync as benchmark
 from canonlift.body.skeleton import H36M17
 from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
-from canonlift.output.figures import pictures
+from canonlift.output.figures.synchrony import draw_synchrony
 from canonlift.readers import synchronise
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.detector import DetectorConfig
@@ -158,7 +158,7 @@ def test_the_consistency_of_true_poses_says_it_too(monkeypatch):
     world = action(240, seed=3)
     late = film(world, H36M17, FPS, cameras, DetectorConfig(), np.random.default_rng(0))
     pose = late.pose3d - late.pose3d[:, :, :1]
-    true = Prediction(pose, np.zeros((*pose.shape[:2], 3, 3)), late.keypoints)
+    true = Prediction(late, pose, np.zeros((*pose.shape[:2], 3, 3)), late.keypoints)
     monkeypatch.setattr(benchmark, "predict", lambda *_: true)
     found = benchmark.by_consistency(None, late)
     np.testing.assert_allclose(found.offset_s, starts, atol=0.002)
@@ -297,4 +297,4 @@ def test_refuses_offsets_that_do_not_fit_the_views(offsets):
 
 def test_the_picture_shows_every_view(tmp_path):
     found = synchronise.estimate(filmed(waves(), seconds=4.0), 2.0)
-    assert pictures.synchronisation(found, tmp_path / "sync.png").stat().st_size > 10_000
+    assert draw_synchrony(found, tmp_path / "sync.png").stat().st_size > 10_000

@@ -44,6 +44,7 @@ def test_the_consensus_is_the_target_of_the_views_where_that_is_trusted(noisy):
         uniform(*views.confidence.shape[:2], 1, seed=1) > 0.5
     )
     trust = trust * (uniform(*views.confidence.shape, seed=2) > 0.3)
+    trust = trust * torch.where(uniform(*views.confidence.shape[:2], 1, seed=3) > 0.3, 1.0, 0.4)
     target = Target(random(*views.confidence.shape, 3), trust)
     expected = consensus(views, lifted)
     found = consensus(replace(views, target=target), lifted)

@@ -37,7 +37,8 @@ from canonlift import suggestions
 from canonlift.body.skeleton import SKELETONS
 from canonlift.data.frames import expand, read_one
 from canonlift.data.recording import Recording, save
-from canonlift.output.figures import pictures
+from canonlift.output.figures.health import draw_health
+from canonlift.output.figures.synchrony import draw_synchrony
 from canonlift.readers import morphing, synchronise
 from canonlift.readers.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
 from canonlift.readers.datasets.layouts import LAYOUTS as DATA_SETS
@@ -107,7 +108,7 @@ def _detector(form: str, about: str) -> Reader:
             lines += said
         health = examine(recording)
         save(recording, args.out)
-        picture = pictures.health(health, args.out.with_suffix(".health.png"))
+        picture = draw_health(health, args.out.with_suffix(".health.png"))
         print("\n".join([*lines, *health.lines(), f"wrote {args.out} and {picture}"]))
 
     return Reader(about, _add_cameras, run)
@@ -129,7 +130,7 @@ def _synchronised(
     if not offsets:
         synchrony = synchronise.estimate(recording)
         lines = [f"synchronisation: {line}" for line in synchrony.lines()]
-        picture = pictures.synchronisation(synchrony, out.with_suffix(".sync.png"))
+        picture = draw_synchrony(synchrony, out.with_suffix(".sync.png"))
         if synchrony.ambiguous:
             raise ValueError(
                 f"--sync auto is not sure: {'; '.join(synchrony.doubts)} (by hand: --offset "

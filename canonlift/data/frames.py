@@ -4,7 +4,7 @@ import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ class Summary(NamedTuple):
     fixed: int  # frames of cameras that are known never to have moved
 
 
+@runtime_checkable
 class Frames(Protocol):
     """Frames of several recordings one after another, wherever they are kept.
 

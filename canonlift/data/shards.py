@@ -168,7 +168,7 @@ def _shard(
     kind: str,
     least_views: int,
 ) -> Shard:
-    """The recording's shard, made now unless it is there; a note beside it is written when it is complete."""
+    """The recording's shard, made unless it is there; the note beside it is written last."""
     made_of = json.dumps([FORMAT, fingerprint(path), joints, kind])
     name = f"{path.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
     shard, note = folder / f"{name}.npy", folder / f"{name}.json"

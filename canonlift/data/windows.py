@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from canonlift.data.frames import Frames
+from canonlift.overlap import window_starts
 from canonlift.types import Target, Views
 
 
@@ -129,15 +130,14 @@ def cut(frames: Frames, config: WindowConfig) -> Samples:
     first, end = [torch.empty(0, dtype=torch.long)], [torch.empty(0, dtype=torch.long)]
     for start, stop in itertools.pairwise(bounds):
         for begin, finish in runs(observed[start:stop], config.gap):
-            last = max(0, finish - begin - config.length)
-            starts = torch.tensor([*range(0, last, config.stride), last]) + begin + start
+            starts = window_starts(finish - begin, config.length, config.stride) + begin + start
             first.append(starts)
             end.append(torch.full_like(starts, finish + start))
     return Samples(frames, config.length, torch.cat(first), torch.cat(end))
 
 
 def runs(seen: Bool[Tensor, " N"], gap: int) -> list[tuple[int, int]]:
-    """(begin, end) of what lies between any `gap` + 1 or more frames in which nobody was observed."""
+    """(begin, end) of the stretches between runs of more than `gap` unobserved frames."""
     frames = seen.nonzero()[:, 0]
     if len(frames) == 0:
         return []

@@ -12,6 +12,7 @@ from torch import Tensor
 from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
 from canonlift.inference.predict import predict
+from canonlift.inference.reconstruction import with_fused
 from canonlift.methods.passes import Method
 from canonlift.models.table import Network
 from canonlift.training import checkpoint
@@ -51,7 +52,7 @@ class Model:
         Raises:
             ValueError: if the model's joints cannot be made of those recorded.
         """
-        return predict(self.network, self.config, recording)
+        return with_fused(predict(self.network, self.config, recording))
 
 
 def load(run: str | Path, device: str = "auto") -> Model:

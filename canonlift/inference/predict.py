@@ -13,8 +13,9 @@ from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
 from canonlift.data.windows import Places, WindowConfig, cut, resample
 from canonlift.geometry.rotations import nearest_rotation
-from canonlift.methods.consistency import align, chained, relations, triangle
+from canonlift.methods.consistency import align, chained, relations
 from canonlift.models.table import Network
+from canonlift.overlap import triangle_weights
 from canonlift.training.config import Config
 from canonlift.types import Lifted, Views
 
@@ -49,7 +50,8 @@ def predict(
         )
     pose, rotation, keypoints = (torch.cat(x).cpu().numpy() for x in zip(*parts, strict=True))
     _, _, root, _ = centre(recording)
-    return Prediction(pose, rotation, (keypoints + root[..., None, :]).astype(np.float32))
+    refined = (keypoints + root[..., None, :]).astype(np.float32)
+    return Prediction(recording, pose, rotation, refined)
 
 
 def _lift(
@@ -130,7 +132,7 @@ def _blend(
     for some in torch.arange(len(samples)).split(max(1, block // (length * n_views))):
         at, inside = samples.frames_of(some)
         found = compute(samples[some], at).transpose(1, 2)
-        share = triangle(length, weight) * inside
+        share = triangle_weights(length, weight) * inside
         if total is None:
             total = found.new_zeros(len(views), *found.shape[2:])
         shape = share.shape + (1,) * (found.ndim - 2)

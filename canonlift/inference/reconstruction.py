@@ -8,6 +8,7 @@ poses of the frames that they share, and they are blended.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,8 @@ from torch import Tensor
 from canonlift.body.anatomy import body_length
 from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
-from canonlift.data.recording import Recording
 from canonlift.geometry.rotations import nearest_rotation
+from canonlift.overlap import triangle_weights, window_frames
 from canonlift.solve.least_squares import TOLERANCE, Observations, adjust
 from canonlift.types import Lifted, Views
 
@@ -42,20 +43,28 @@ class Windows(NamedTuple):
     seen: Float[Tensor, "N W V"]  # mean confidence in the view; 0: nothing observed
 
 
+def with_fused(prediction: Prediction) -> Prediction:
+    """The same with one sequence made of all views, unless there is only one view."""
+    if len(prediction.views) < 2:
+        return prediction
+    return replace(prediction, fused=reconstruct(prediction))
+
+
 @torch.no_grad()
-def reconstruct(recording: Recording, prediction: Prediction, block: int = 4096) -> Fused:
+def reconstruct(prediction: Prediction, block: int = 4096) -> Fused:
     """Make one sequence of all views of a recording.
 
     Two views suffice, and any may be missing at times. The axes are those of the first camera, as
     it stood on average. Where all cameras turn alike, that cannot be observed, and the axes
     turn with them. About `block` frames are worked on at a time.
     """
+    recording = prediction.recording
     views = to_views(recording)
     seen = views.confidence.double().mean(-1)
     in_camera, rotation = (
         torch.from_numpy(np.nan_to_num(x)).double() for x in (prediction.pose, prediction.rotation)
     )
-    frames = cover(len(views), max(LEAST_WINDOW, round(WINDOW_S * recording.fps)))
+    frames = window_frames(len(views), max(LEAST_WINDOW, round(WINDOW_S * recording.fps)))
     whole = WEAK * _relations(rotation, seen)
     parts = []
     for part in frames.split(max(1, block // frames.shape[1])):
@@ -79,14 +88,6 @@ def reconstruct(recording: Recording, prediction: Prediction, block: int = 4096)
     rotation = rotation.masked_fill(blank[..., None, None], torch.nan)
     seen_by = views.observed.sum(1).to(torch.int8)
     return Fused(pose.float().numpy(), rotation.float().numpy(), seen_by.numpy())
-
-
-def cover(n_frames: int, length: int) -> Int[Tensor, "N W"]:
-    """Frames of windows that overlap by half, the last one by more; one if there are too few."""
-    length = min(length, n_frames)
-    first = torch.arange(0, n_frames - length + 1, max(1, length // 2))
-    first = torch.cat([first, torch.tensor([n_frames - length])]).unique()
-    return first[:, None] + torch.arange(length)
 
 
 def average_cameras(relations: Float[Tensor, "N W W"]) -> Float[Tensor, "N V 3 3"]:
@@ -199,8 +200,8 @@ def _turned(windows: Windows, turn: Float[Tensor, "N 3 3"]) -> Windows:
 def _fade(windows: Windows) -> tuple[Float[Tensor, "T J 3"], Float[Tensor, "T V 3 3"]]:
     """Each frame's mean over its windows, weighted by its distance from their ends."""
     length = windows.frames.shape[1]
-    time = torch.arange(length, dtype=windows.pose.dtype) + 0.5
-    share = torch.minimum(time, length - time).expand(windows.frames.shape).flatten()
+    share = triangle_weights(length, windows.pose, edge=0.5)
+    share = share.expand(windows.frames.shape).flatten()
     frames, n_frames = windows.frames.flatten(), int(windows.frames.max()) + 1
 
     def mean(values: Float[Tensor, "N W ..."]) -> Float[Tensor, "T ..."]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from canonlift import distributed
 from canonlift.geometry.alignment import align_both_ways, procrustes
 from canonlift.geometry.scale import SMALLEST_NORM
+from canonlift.overlap import triangle_weights, window_frames
 from canonlift.types import Lifted, Views
 
 POINT = 1e-6  # size of a pose, relative to its detections, below which it counts as a point
@@ -41,20 +42,10 @@ class Alignment(NamedTuple):
     degenerate: Bool[Tensor, "B P S"]  # observed in both views, but too little to align
 
 
-def segments(n_frames: int, length: int, device: torch.device | None = None) -> Int[Tensor, "S L"]:
-    """Frames of segments that overlap by half; the last ends with the last frame.
-
-    A length of 0 is all frames.
-    """
-    length = min(length or n_frames, n_frames)
-    last, step = n_frames - length, max(1, length // 2)
-    count = -(-last // step) + 1
-    first = (step * torch.arange(count, device=device)).clamp_max(last)
-    return first[:, None] + torch.arange(length, device=device)
-
-
 def align(lifted: Lifted, views: Views, segment: int) -> Alignment:
-    """Align every pair of views in every segment of so many frames, by what both observed.
+    """Align every pair of views in every segment of frames, by the joints that both observed.
+
+    A segment of 0 is the whole window.
 
     The gradient goes through scale, rotation and translation (Eqs. 3 and 4). Where fewer than
     three joints were observed in both views of a segment, or a pose has shrunk to a point, there
@@ -62,7 +53,7 @@ def align(lifted: Lifted, views: Views, segment: int) -> Alignment:
     """
     n_views, n_frames = views.confidence.shape[1:3]
     device = views.confidence.device
-    frames = segments(n_frames, segment, device)
+    frames = window_frames(n_frames, segment or n_frames, device=device)
     pairs = torch.triu_indices(n_views, n_views, offset=1, device=device)
     points = lifted.in_camera[:, :, frames]
     confidence = views.confidence[:, :, frames]
@@ -128,7 +119,7 @@ def other_views(views: Views, aligned: Alignment) -> Float[Tensor, ""]:
 
 
 def degenerate(aligned: Alignment) -> Float[Tensor, ""]:
-    """Share of the pairs and segments that could not be aligned although both views had detections."""
+    """Share of pairs and segments that cannot be aligned although both views have detections."""
     lost = aligned.degenerate.sum()
     count = lost + (aligned.weight > 0).any(-1).sum()
     dtype = aligned.weight.dtype
@@ -186,17 +177,11 @@ def rotations(
     n_views, n_frames = confidence.shape[1:]
     table = relations(aligned, n_views)
     share = table.new_zeros(table.shape[3], n_frames)
-    weight = triangle(aligned.frames.shape[1], table)
+    weight = triangle_weights(aligned.frames.shape[1], table)
     share.scatter_(1, aligned.frames, weight.expand_as(aligned.frames))
     by_frame = torch.einsum("buvsrc,st->btuvrc", table, share)
     observed = confidence.sum(2)[:, None].expand(-1, n_frames, -1)
     return chained(by_frame, observed).transpose(1, 2)
-
-
-def triangle(length: int, like: Tensor) -> Float[Tensor, " length"]:
-    """How much each frame of a window counts where windows overlap: most in the middle."""
-    place = torch.arange(1, length + 1, dtype=like.dtype, device=like.device)
-    return torch.minimum(place, length + 1 - place)
 
 
 def _sides(aligned: Alignment) -> tuple[Side, Side]:

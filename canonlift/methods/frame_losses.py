@@ -42,8 +42,8 @@ def refinement(views: Views, fused: Views) -> Float[Tensor, ""]:
 def consistency_3d(views: Views, pose: Float[Tensor, "B V J 3"]) -> Float[Tensor, ""]:
     """L1 distance between the canonical poses lifted from any two views (CVSF, Eq. 6).
 
-    Poses are brought to unit norm first. Reprojection does not depend on their scale, so as printed
-    the loss could be made zero by shrinking every pose to a point.
+    Poses are brought to unit norm first. Reprojection does not depend on their scale, so as
+    printed the loss could be made zero by shrinking every pose to a point.
     """
     n_joints = pose.shape[-2]
     points = unit_scale(pose, torch.ones_like(pose[..., 0], dtype=torch.bool)).flatten(-2)

@@ -1,7 +1,8 @@
 """Losses of windows, one view at a time: its own detections, a target, and anatomy.
 
-As in `frame_losses`, distances are means per joint, weighted by confidence or trust. They are in the
-unit of each window, about half the height of a person, so none depends on the size of the image.
+As in `frame_losses`, distances are means per joint, weighted by confidence or trust. They are in
+the unit of each window, about half the height of a person, so none depends on the size of the
+image.
 """
 
 from collections.abc import Sequence
@@ -96,7 +97,7 @@ def depth(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
 
 
 def movement(views: Views, lifted: Lifted) -> Float[Tensor, ""]:
-    """How far the predictions depart from their own mean over a window, relative to the detections.
+    """How far predictions depart from their own mean over a window, relative to the detections.
 
     Detections are noisy, so true poses have less than 1. Poses that stay the same have 0, however
     large they are.

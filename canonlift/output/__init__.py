@@ -1,1 +1,1 @@
-"""What users look at and take away: exports, figures and the viewer."""
+"""What users look at or read with other programs: exports, figures and the viewer."""

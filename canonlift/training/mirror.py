@@ -66,7 +66,7 @@ def vote(
 
 
 def check_mirror(run: Run, samples: Samples) -> None:
-    """At the end of a phase: hold the vote, and mirror the network if most recordings are mirrored.
+    """At the end of a phase: mirror the network if most recordings are in the mirrored world.
 
     The vote is kept under `run.notes["mirror"]`, with those of earlier phases.
     """

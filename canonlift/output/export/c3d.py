@@ -1,7 +1,9 @@
 """C3D: the binary format of motion capture laboratories, by way of ezc3d."""
 
 import tempfile
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from canonlift import files
 from canonlift.output.export.markers import METRES, Markers
 
 MILLIMETRES = 1000.0
-MOST_FRAMES = 65_535  # what two bytes of its header can count; ezc3d would leave out the rest
+MOST_FRAMES = 65_535  # that two bytes of its header can count; ezc3d would leave out the rest
 
 
 def write(markers: Markers, path: Path) -> None:
@@ -18,12 +20,11 @@ def write(markers: Markers, path: Path) -> None:
     Raises:
         ValueError: if there are more frames than the format can count.
     """
-    import ezc3d  # not everybody has it
-
+    ezc3d: Any = import_module("ezc3d")  # an optional package
     if len(markers.positions) > MOST_FRAMES:
         raise ValueError(
             f"{path.name}: {len(markers.positions)} frames, but C3D counts {MOST_FRAMES}; cut the "
-            "recording, or use --export trc"
+            "recording, or use the format trc"
         )
 
     in_metres = markers.unit == METRES

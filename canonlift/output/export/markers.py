@@ -1,6 +1,6 @@
-"""Joints over time as other programs want them: y up, in metres where a length is known, smoothed.
+"""Joints over time as other programs read them: y up, in metres where a length is known, smoothed.
 
-None of it touches the predictions, which stay as they are in `predictions.npz`.
+Predictions are not changed by it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,16 +14,16 @@ from scipy.signal import butter, sosfiltfilt
 from canonlift import suggestions
 from canonlift.data.recording import Recording
 
-BODY_UNITS = "body_units"  # as long as all bones of the person together
+BODY_UNITS = "body_units"  # 1 is the length of all bones of the person together
 METRES = "m"
-LONGEST_GAP = 10  # frames that a filter bridges
+LONGEST_GAP = 10  # frames that a filter fills
 
 
 @dataclass(frozen=True, eq=False)
 class Markers:
-    """Positions relative to the root joint: x right, y up, z towards whoever looks.
+    """Positions relative to the root joint: x right, y up, z towards the viewer.
 
-    Where the root is in the room, cameras that nobody calibrated do not say.
+    The place of the root in the room is not known from uncalibrated cameras.
     """
 
     positions: Float[np.ndarray, "T J 3"]  # NaN where missing
@@ -40,7 +40,7 @@ class Markers:
     @property
     def known(self) -> Bool[np.ndarray, "T J"]:
         """Which joints have a position."""
-        return np.isfinite(self.positions).all(-1)
+        return np.asarray(np.isfinite(self.positions).all(-1))
 
     def middle(self, *joints: str) -> Float[np.ndarray, "T 3"]:
         """The mean of some joints.
@@ -54,7 +54,7 @@ class Markers:
         return self.positions[:, [self.joints.index(name) for name in joints]].mean(1)
 
     def become(self, positions: Float[np.ndarray, "T J 3"], note: str, **change: Any) -> "Markers":
-        """The same with other positions, and why."""
+        """The same with other positions, and a note on what was done to them."""
         return replace(self, positions=positions, notes=(*self.notes, note), **change)
 
 
@@ -69,7 +69,7 @@ def from_camera(
 ) -> Markers:
     """Poses of a recording in the axes of a camera, turned so that y is up.
 
-    Joints that were not observed are missing, though the lifter has an opinion on them.
+    Joints that were not observed are missing, though the pose has a guess of them.
     """
     positions = np.where(observed[..., None], pose.astype(np.float64), np.nan) * Y_UP
     return Markers(positions, recording.joints, recording.fps, notes=(note,))
@@ -104,10 +104,12 @@ class Size(NamedTuple):
         """A height in metres.
 
         Raises:
-            ValueError: if nobody is as tall.
+            ValueError: if no person has it.
         """
         if not 0.4 <= height <= 2.8:
-            raise ValueError(f"--height {height:g} is nobody's in metres; give one such as 1.80")
+            raise ValueError(
+                f"height {height:g} m is that of no person; give metres, such as 1.80"
+            )
         return cls(height)
 
     @classmethod
@@ -115,7 +117,7 @@ class Size(NamedTuple):
         """The distance between two joints, such as `l_hip-l_knee=0.42`.
 
         Raises:
-            ValueError: if it is not written so.
+            ValueError: if it is written in another way.
         """
         between, _, metres = text.partition("=")
         ends = tuple(between.split("-"))
@@ -125,31 +127,34 @@ class Size(NamedTuple):
             length = 0.0
         if len(ends) != 2 or not 0.01 <= length <= 2.8:
             raise ValueError(
-                f"--bone {text!r}: give two joints and metres, such as l_hip-l_knee=0.42"
+                f"bone {text!r}: give two joints and metres, such as l_hip-l_knee=0.42"
             )
-        return cls(length, ends)
+        return cls(length, (ends[0], ends[1]))
 
 
 def in_metres(markers: Markers, size: Size) -> Markers:
-    """The same in metres: one factor for the whole take, from median lengths.
+    """The same in metres: one factor for the whole recording, from median lengths.
 
-    The note says how much parts of the body, or for a single bone the frames, differ about it.
-    Usual proportions are those of nobody; they err by about 3 %. Where nothing was seen that has
-    a known length, the unit stays what it was, and the note says so.
+    The note holds how much the parts of the body, or for a single bone the frames, differ in this
+    factor. Average proportions are wrong by about 3 % for a person. Where nothing of known length
+    was observed, the unit is not changed, as the note states.
 
     Raises:
         ValueError: if nothing on the skeleton has a known length.
     """
     if size.between is None:
         length, wanted = _parts(markers, size.metres)
-        source, what = f"a height of {size.metres:g} m and usual proportions", "parts of the body"
+        source, what = (
+            f"a height of {size.metres:g} m and average proportions",
+            "parts of the body",
+        )
     else:
         length = _distance(markers, *((name,) for name in size.between))
         wanted = np.full(length.shape, size.metres)
         source, what = f"{' to '.join(size.between)} of {size.metres:g} m", "frames"
     if not (length > 0).any():
-        return markers.become(markers.positions, f"no size: {source}, but that was never seen")
-    # Parts make up for each other's proportions; frames may be wrong.
+        return markers.become(markers.positions, f"no size: {source}, but that was never observed")
+    # Proportions that are too long balance others that are too short; frames may be outliers.
     typical = np.sum if size.between is None else np.median
     factor = typical(wanted) / typical(length)
     low, high = np.quantile(length / wanted, [0.16, 0.84])
@@ -163,12 +168,12 @@ def in_metres(markers: Markers, size: Size) -> Markers:
 def _parts(
     markers: Markers, height: float
 ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
-    """Median lengths of the parts of the body that were seen, and what they should be."""
+    """Median lengths of the parts of the body that were observed, and the expected ones."""
     parts = [part for part in SEGMENTS if {*part[0], *part[1]} <= set(markers.joints)]
     if not parts:
         raise ValueError(
-            f"--height needs legs or arms, but the joints are {', '.join(markers.joints)}; "
-            "use --bone"
+            f"height needs legs or arms, but the joints are {', '.join(markers.joints)}; give the "
+            "length of a bone instead"
         )
     lengths = [_distance(markers, start, end) for start, end, _ in parts]
     seen = np.array([len(each) > 0 for each in lengths])
@@ -186,34 +191,34 @@ def _distance(
 
 # --------------------------------------------------------------------------- vertical
 
-STRETCHED = 0.9  # of the greatest distance from head to ankles: upright, if anything is
-# Sine of the slope at which what should be level has lost most of its say, and that say in all,
-# against that of the body: people step up, and phones are held on edge.
-FEET, FEET_SAY = 0.15, 2.0
-CAMERAS, CAMERAS_SAY = 0.3, 10.0
+STRETCHED = 0.9  # of the greatest distance from head to ankles: the person stands
+# What should be level: the sine of the slope at which it has a quarter of its weight, and its
+# weight relative to that of the body. People step up, and phones are held on edge.
+FEET, FEET_WEIGHT = 0.15, 2.0
+CAMERAS, CAMERAS_WEIGHT = 0.3, 10.0
 HEADS = ("head", "nose", "thorax")
 
 
 def upright(markers: Markers, across: Float[np.ndarray, "V 3"]) -> Markers:
-    """Turned so that y points up, as far as body and cameras show what that is.
+    """The same, turned so that y points up, estimated from body and cameras.
 
-    Stretched bodies mostly stand, from ankles to head; where both feet stand, the line from one
-    ankle to the other is level; and so are most cameras from their left to their right, `across`.
-    z points towards the camera as before, but level. Of someone never seen from head to ankles,
-    nothing is turned, and the note says so.
+    A stretched body mostly stands, from ankles to head; the line from one ankle to the other is
+    mostly level; and so are most cameras from their left to their right, `across`. z points
+    towards the camera as before, but level. Nothing is turned where a person was never observed
+    from head to ankles, as the note states.
 
     Raises:
         ValueError: if the skeleton has no head or ankles.
     """
     seen = [markers.joints[joint] for joint in np.flatnonzero(markers.known.any(0))]
-    able = (name for joints in (seen, markers.joints) for name in HEADS if name in joints)
-    top = next(able, HEADS[0])
+    heads = (name for joints in (seen, markers.joints) for name in HEADS if name in joints)
+    top = next(heads, HEADS[0])
     body = markers.middle(top) - markers.middle("l_ankle", "r_ankle")
     step = markers.middle("l_ankle") - markers.middle("r_ankle")
     whole = np.isfinite(body).all(-1) & np.isfinite(step).all(-1)
     length = np.linalg.norm(body[whole], axis=-1)
     if not (length > 0).any():
-        note = "y is not up but the camera's: nobody was seen from head to ankles"
+        note = "y is that of the camera, not up: no person was observed from head to ankles"
         return markers.become(markers.positions, note)
     stretched = length >= STRETCHED * np.quantile(length, 0.95)
     standing = _unit(body[whole][stretched])
@@ -221,34 +226,34 @@ def upright(markers: Markers, across: Float[np.ndarray, "V 3"]) -> Markers:
     feet = _unit(step[whole][wide])
     up = first = _unit(np.median(standing, axis=0))
     for _ in range(20):
-        level = FEET_SAY * _pull(feet, up, FEET) * len(feet) / len(length)
-        level = level + CAMERAS_SAY * _pull(_unit(across), up, CAMERAS)
+        level = FEET_WEIGHT * _normals(feet, up, FEET) * len(feet) / len(length)
+        level = level + CAMERAS_WEIGHT * _normals(_unit(across), up, CAMERAS)
         up = _unit(np.linalg.solve(level + np.eye(3), first))
 
     lean = np.median(np.degrees(np.arccos(np.clip(standing @ up, -1, 1))))
     note = (
-        "y is an estimate of up, from a body that stands, feet and cameras that are level; in "
+        "y is an estimate of up, from a standing body, and level feet and cameras; in "
         f"{stretched.sum()} stretched frames the body leans by {lean:.0f} degrees in the median"
     )
-    return markers.become(markers.positions @ _level_axes(up).T, note)
+    return markers.become(markers.positions @ level_axes(up).T, note)
 
 
-def _pull(
+def _normals(
     lines: Float[np.ndarray, "N 3"], up: Float[np.ndarray, "3"], slope: float
 ) -> Float[np.ndarray, "3 3"]:
-    """Mean normal matrix of directions that should be level; steep ones have little say."""
-    say = 1 / (1 + np.square(lines @ up / slope)) ** 2
-    return np.einsum("n,ni,nj->ij", say, lines, lines) / max(len(lines), 1)
+    """Mean normal matrix of directions that should be level; steep ones have little weight."""
+    weight = 1 / (1 + np.square(lines @ up / slope)) ** 2
+    return np.einsum("n,ni,nj->ij", weight, lines, lines) / max(len(lines), 1)
 
 
 def _unit(vector: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
     return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)
 
 
-def _level_axes(up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """Rotation that takes `up` to y and leaves z, but for its slope, where it was."""
+def level_axes(up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    """Rotation that takes `up` to y, and keeps the direction of z but for its slope."""
     z = np.array([0.0, 0.0, 1.0])
-    if abs(up @ z) > 1 - 1e-6:  # a camera right above: the top of its image is ahead
+    if abs(up @ z) > 1 - 1e-6:  # a camera right above: z follows the top of its image
         z = np.array([0.0, -up[2], 0.0])
     z = _unit(z - (z @ up) * up)
     return np.stack([np.cross(up, z), up, z])
@@ -272,11 +277,11 @@ class Filter(NamedTuple):
         """
         name, _, value = text.partition(":")
         if name not in FILTERS:
-            raise suggestions.unknown("--filter", name, FILTERS)
+            raise suggestions.unknown("a filter", name, FILTERS)
         try:
             return cls(name, float(value))
         except ValueError as error:
-            raise ValueError(f"--filter {text!r} lacks its number, such as {name}:6") from error
+            raise ValueError(f"filter {text!r} lacks its number, such as {name}:6") from error
 
 
 def butterworth(
@@ -289,8 +294,8 @@ def butterworth(
     """
     if not 0 < cutoff_hz < fps / 2:
         raise ValueError(
-            f"--filter butterworth:{cutoff_hz:g} must lie between 0 and {fps / 2:g} Hz, half the "
-            f"frame rate"
+            f"filter butterworth:{cutoff_hz:g} must lie between 0 and {fps / 2:g} Hz, half the "
+            "frame rate"
         )
     sections = butter(2, cutoff_hz, fs=fps, output="sos")
     return sosfiltfilt(sections, series, axis=0, padlen=min(9, len(series) - 1))
@@ -304,8 +309,8 @@ FILTERS: Mapping[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
 def smoothed(markers: Markers, wanted: Filter) -> Markers:
     """Filter each joint over time.
 
-    Gaps of up to 10 frames are bridged by straight lines; what lies beyond a longer gap has no
-    influence, and such gaps stay.
+    Gaps of up to 10 frames are filled by straight lines. A longer gap stays, and what lies beyond
+    it has no influence.
     """
     positions = markers.positions.copy()
     bridged = 0
@@ -326,7 +331,7 @@ def smoothed(markers: Markers, wanted: Filter) -> Markers:
 
 
 def stretches(known: Bool[np.ndarray, " T"]) -> Iterator[tuple[int, int]]:
-    """First and last + 1 frame of each part between gaps that are too long to bridge."""
+    """First and last + 1 frame of each part between gaps that are too long to fill."""
     frames = np.flatnonzero(known)
     if len(frames):
         breaks = np.flatnonzero(np.diff(frames) > LONGEST_GAP + 1)

@@ -1,6 +1,7 @@
 """RRD: what the Rerun viewer opens, all views and poses of a recording on one time line."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,10 @@ def write(
     """Write one file: `image/VIEW/detected` and `refined` in pixels, `pose/SEQUENCE` y up.
 
     The viewer begins with the last of the sequences beside the images of all views. Joints that
-    were not seen have no point. Sequences of single views come first, in the order of the views.
+    were not observed have no point. Sequences of single views come first, in the order of views.
     """
-    import rerun  # not everybody has it
-    from rerun import blueprint
-
+    rerun: Any = import_module("rerun")  # an optional package
+    blueprint: Any = import_module("rerun.blueprint")
     stream = rerun.RecordingStream("canonlift")
     content = stream.memory_recording()
     stream.send_recording_name(path.stem)
@@ -52,9 +52,9 @@ def write(
         rerun.new_entity_path(["image", name]) for name in list(sequences)[: refined.shape[1]]
     ]
     for v, place in enumerate(images):
-        seen = recording.confidence[:, v] > 0
+        seen = np.asarray(recording.confidence[:, v] > 0)
         show(f"{place}/detected", rerun.Points2D, recording.keypoints[:, v], seen)
-        known = np.isfinite(refined[:, v]).all(-1)
+        known = np.asarray(np.isfinite(refined[:, v]).all(-1))
         show(f"{place}/refined", rerun.Points2D, refined[:, v], known)
     for name, markers in sequences.items():
         place = rerun.new_entity_path(["pose", name])
@@ -64,7 +64,7 @@ def write(
         stream.log(f"{place}/about", rerun.TextDocument(about), static=True)
     stream.send_blueprint(
         blueprint.Horizontal(
-            blueprint.Spatial3DView(origin=place),
+            blueprint.Spatial3DView(origin=rerun.new_entity_path(["pose", list(sequences)[-1]])),
             blueprint.Grid(*(blueprint.Spatial2DView(origin=image) for image in images)),
         )
     )
@@ -72,7 +72,7 @@ def write(
 
 
 def _people(rerun: Any, joints: tuple[str, ...]) -> Any:
-    """Names, colours and bones of the points of a body."""
+    """Names, colours and bones of the joints of a body."""
     names = [(j, name, COLOURS.get(name[:2], GREY)) for j, name in enumerate(joints)]
     return rerun.AnnotationContext(
         rerun.ClassDescription(

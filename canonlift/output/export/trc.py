@@ -10,7 +10,7 @@ from canonlift.output.export.tables import cells
 def write(markers: Markers, path: Path) -> None:
     """Write one file; missing positions are blank, and frames count from 0.
 
-    OpenSim reads metres; it refuses body units, since it cannot know what they are.
+    OpenSim reads metres; it refuses body units.
     """
     n_frames, n_joints, _ = markers.positions.shape
     rate = f"{markers.fps:.10g}"

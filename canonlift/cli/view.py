@@ -1,0 +1,47 @@
+"""Look at predictions in a browser: every view, the poses in space, and where they are wrong.
+
+Examples:
+    canonlift view runs/demo/eval
+    canonlift view predictions.npz --recording test_00 --out test_00.html --no-browser
+
+The page is one file that needs no network; it can be sent to others as it is.
+"""
+
+import argparse
+import webbrowser
+from pathlib import Path
+
+from canonlift.cli.source import add_source, chosen
+from canonlift.output import viewer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `canonlift view`."""
+    add_source(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.html", help="default: beside the predictions"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="write the page only")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the page, and open it where there is a browser.
+
+    Raises:
+        FileExistsError: if --out exists; the page beside the predictions is replaced.
+    """
+    predictions = chosen(args)
+    if args.out is not None and args.out.exists():
+        raise FileExistsError(f"{args.out} exists; choose another --out")
+    path = viewer.write(predictions, args.out or predictions.path.with_suffix(".html"))
+    print(f"page: {path}")
+    if not args.no_browser:
+        show(path)
+
+
+def show(path: Path) -> bool:
+    """Open a page in the user's browser; False where there is none."""
+    try:
+        return webbrowser.open(path.resolve().as_uri())
+    except webbrowser.Error:
+        return False
