@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,7 +101,9 @@ def shoot(
         stem = clip.name.replace("/", "-")
         save(clip.recording, part / clip.split / f"{stem}.npz")
         (part / "cameras").mkdir(exist_ok=True)
-        arrays = {name: np.asarray(value) for name, value in vars(clip.cameras).items()}
+        arrays: dict[str, Any] = {
+            name: np.asarray(value) for name, value in vars(clip.cameras).items()
+        }
         np.savez(part / "cameras" / f"{stem}.npz", **arrays)
     publish(part, folder)
     return folder

@@ -36,16 +36,16 @@ BLOCKS = (128, 32, 8, 2, 1)
 
 
 def dense_maximum(
-    maps: Maps, config: FusionConfig, guess: Float[Tensor, "K 2"], cells: int = CELLS
+    maps: Maps, config: FusionConfig, near: Float[Tensor, "K 2"], cells: int = CELLS
 ) -> Float[Tensor, " K"]:
     """Height of the highest of (cells + 1)^2 grid points over the closed extent, rigorously.
 
     Branch and bound: in a block of points no ridge is higher than where it comes nearest to the
     block. A block whose bound is not above the best point known so far is left out, which cannot
-    change the maximum. The first point known is the one next to `guess`, be it good or bad.
+    change the maximum. The first point known is the one next to `near`, however good it is.
     """
     step = 2 * config.extent / cells
-    nearest = (guess.double() + config.extent).div(step).round().clamp(0, cells)
+    nearest = (near.double() + config.extent).div(step).round().clamp(0, cells)
     best = maps.at((nearest * step - config.extent)[:, None], config)[:, 0]
     n_maps = len(best)
     side = torch.arange(0, cells + 1, BLOCKS[0])

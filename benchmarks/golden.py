@@ -7,7 +7,7 @@
 
 Each run trains a config of canonlift's for seconds, on a small simulated session. The runs have a
 process of their own with one thread, so the same program on the same machine gives the same bits;
-another machine, or another version of torch, does not. `compare` says of each run whether its
+another machine, or another version of torch, does not. `compare` prints for each run that its
 weights are identical, or the largest difference of a weight, and ends with status 1 where one
 exceeds --tolerance.
 """
@@ -134,6 +134,8 @@ def pin(folder: Path, names: Sequence[str], device: str) -> None:
 
 def compare(folder: Path, names: Sequence[str], device: str, tolerance: float) -> bool:
     """Run again, and print how the weights differ from those stored; whether all are the same."""
+    if not (folder / "about.json").is_file():
+        raise FileNotFoundError(f"{folder / 'about.json'}: nothing was pinned here; `pin` does")
     about = json.loads((folder / "about.json").read_text())
     here = {"commit": rows.commit(), **measure.machine(device)}
     for key in about:
@@ -154,6 +156,8 @@ def difference(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> tuple
         return f"other weights: {', '.join(sorted(before.keys() ^ now.keys()))}", float("inf")
     if wrong := [name for name in before if before[name].shape != now[name].shape]:
         return f"other shapes: {', '.join(wrong)}", float("inf")
+    if wrong := [name for name in now if not now[name].isfinite().all()]:
+        return f"not finite: {', '.join(wrong)}", float("inf")
     if all(torch.equal(before[name], now[name]) for name in before):
         return "identical", 0.0
     gaps = {name: float((now[name] - before[name]).abs().max()) for name in before}
@@ -174,9 +178,9 @@ def weights_of(name: str, device: str) -> Weights:
         if golden.stopped:
             _stop_in_first_phase(command, out)
         finished = _start(command)
-        said = finished.communicate()[0]
+        printed = finished.communicate()[0]
         if finished.returncode:
-            raise RuntimeError(f"{name} failed:\n{said[-2000:]}")
+            raise RuntimeError(f"{name} failed:\n{printed[-2000:]}")
         state = checkpoint.load_finished(out)
     return {**state["lifter"], "mean_pose": state["mean_pose"]}
 
@@ -198,9 +202,9 @@ def _stop_in_first_phase(command: Sequence[str], out: Path) -> None:
     while begun.poll() is None and not (log.is_file() and log.read_text().count("\n") > 1):
         time.sleep(0.01)
     begun.send_signal(signal.SIGTERM)
-    said = begun.communicate()[0]
+    printed = begun.communicate()[0]
     if begun.returncode != STOPPED:
-        raise RuntimeError(f"the run did not stop, but ended with {begun.returncode}:\n{said}")
+        raise RuntimeError(f"the run did not stop, but ended with {begun.returncode}:\n{printed}")
 
 
 STOPPED = 130

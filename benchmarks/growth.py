@@ -53,7 +53,7 @@ def main() -> None:
         for method in args.methods:
             steps = {n: make_step(method, args.device, **BASE | {size: n}) for n in SIZES[size]}
             seconds = measure.in_turns(steps, args.rounds, args.device, args.cpu_time)
-            peaks = {n: peak_bytes(step, args.device) for n, step in steps.items()}
+            peaks = {n: float(peak_bytes(step, args.device)) for n, step in steps.items()}
             for name, unit, values in (("time", "ms", seconds), ("memory", "MB", peaks)):
                 whole, last = exponents(values)
                 factor = 1e3 if unit == "ms" else 1e-6
@@ -108,7 +108,8 @@ def peak_bytes(step: Callable[[], None], device: str) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with torch.profiler.profile(profile_memory=True) as recorded:
         step()
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    results: Any = recorded.profiler
+    events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()

@@ -8,12 +8,14 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from canonlift import files
 from canonlift.cli.train import keep_memory as keep_memory
+
+Name = TypeVar("Name")
 
 
 def parser(doc: str | None, rounds: int = 15) -> argparse.ArgumentParser:
@@ -51,11 +53,14 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def in_turns(
-    jobs: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu", cpu_time: bool = False
-) -> dict[str, float]:
+    jobs: Mapping[Name, Callable[[], Any]],
+    rounds: int,
+    device: str = "cpu",
+    cpu_time: bool = False,
+) -> dict[Name, float]:
     """Median seconds of each job, all of them having a turn in every round; two rounds warm up."""
     clock = time.process_time if cpu_time else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    seconds: dict[Name, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds + 2):
         for name, job in jobs.items():
             start = clock()

@@ -1,4 +1,4 @@
-"""Train on a session that does not fit into memory, and say how much memory that took.
+"""Train on a session that does not fit into memory, and print how much memory that took.
 
 Examples:
     python -m benchmarks.memory                                  # 100 million frames, 4 views

@@ -6,7 +6,7 @@ from glob import escape
 from pathlib import Path
 
 from benchmarks.experiments import scaled, weighted
-from benchmarks.films import SPLITS, Setting
+from benchmarks.films import Setting
 from canonlift.training import config as configs
 from canonlift.training.config import Config, DataConfig
 
@@ -25,11 +25,11 @@ def config_of(
 ) -> Config:
     """What a recipe trains on the films in a folder."""
     demo = configs.load("demo")
-    globs = {split: [f"{escape(str(film / split))}/*.npz"] for split in SPLITS}
+    train, test = ([f"{escape(str(film / split))}/*.npz"] for split in ("train", "test"))
     demo = replace(
         demo,
         seed=seed,
-        data=DataConfig(**globs, target=demo.data.target, window_s=demo.data.window_s),
+        data=DataConfig(train, test, demo.data.target, window_s=demo.data.window_s),
         fusion=replace(demo.fusion, threshold=setting.threshold),
     )
     config = recipe(demo, setting)

@@ -187,7 +187,8 @@ def reference(experiment: Experiment, filmed: Path) -> dict[str, Any]:
         pose = np.broadcast_to(truth.mean(0), truth.shape)
         if experiment.method == "truth":
             known = np.arange(0, recording.n_frames, round(recording.fps / fps))
-            line = interp1d(known, truth[known], axis=0, fill_value="extrapolate")
+            extrapolate: Any = "extrapolate"  # scipy's annotation has numbers alone
+            line = interp1d(known, truth[known], axis=0, fill_value=extrapolate)
             pose = line(np.arange(recording.n_frames))
         pose = (pose - pose[..., [ROOT], :]).astype(np.float32)
         rotation = np.broadcast_to(np.eye(3, dtype=np.float32), (*pose.shape[:2], 3, 3))

@@ -61,11 +61,12 @@ def first_views(recording: Recording, n_views: int | None) -> Recording:
     """The same recording by the first of its cameras; None: all."""
     some = slice(n_views)
     arrays = ("keypoints", "confidence", "pose3d", "keypoints_true")
+    size = recording.image_size
     return replace(
         recording,
         **{name: getattr(recording, name)[:, some] for name in arrays},
         views=recording.views[some],
-        image_size=recording.image_size[some],
+        image_size=None if size is None else size[some],
     )
 
 

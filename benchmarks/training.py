@@ -47,6 +47,7 @@ from canonlift.data.frames import FramesInMemory
 from canonlift.data.windows import Samples
 from canonlift.models import layers
 from canonlift.models.mlp import PRECISIONS, CanonicalLifter
+from canonlift.models.table import Network
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, session
 from canonlift.solve.closed_form import closed_form
@@ -274,8 +275,11 @@ def film(n_frames: int, n_views: int = N_VIEWS) -> Views:
         cameras=CameraConfig(n_views=n_views),
     )
     parts = [frames.to_views(recording) for _, recording in session(config)]
-    names = ("keypoints", "confidence", "rig")
-    views = Views(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+    views = Views(
+        torch.cat([part.keypoints for part in parts]),
+        torch.cat([part.confidence for part in parts]),
+        torch.cat([part.rig for part in parts]),
+    )
     views = replace(views, target=closed_form(views, configs.load("demo").joints))
     return views[torch.arange(n_frames) % len(views)]
 
@@ -294,7 +298,6 @@ def make_step(
     table = table if "target_pose" in config.terms else replace(table, target=None)
     samples = samples_of(table.to(setting.device))
     run = runs.start(config, folder, resume=False)
-    assert isinstance(run.network, CanonicalLifter)  # all variants lift single frames
     turn_views_apart(run.network, samples[torch.arange(setting.batch_size)])
     compute = compiled(loop.objective(run), setting)
     order = batches(len(samples), setting.batch_size, config.seed, 0)
@@ -335,14 +338,17 @@ def compiled(compute: Compute, setting: Setting) -> Compute:
 
 
 @torch.no_grad()
-def turn_views_apart(network: CanonicalLifter, views: Views) -> None:
+def turn_views_apart(network: Network, views: Views) -> None:
     """Have an untrained network predict views that differ: parallel views repair nothing."""
+    assert isinstance(network, CanonicalLifter)  # all variants lift single frames
+    last = network.rotation[-1]
+    assert isinstance(last, nn.Linear)
     for _ in range(20):
         axis = network(views).to_camera[..., 2, :]
         sine = torch.linalg.cross(axis, axis.roll(1, dims=1), dim=-1).norm(dim=-1)
         if sine.mean() > 0.5:
             break
-        network.rotation[-1].weight.mul_(2.0)
+        last.weight.mul_(2.0)
 
 
 def relifts(phase: configs.PhaseConfig) -> bool:
@@ -353,7 +359,8 @@ def relifts(phase: configs.PhaseConfig) -> bool:
 class Products:
     """The matrix products of a step, and nothing else."""
 
-    def __init__(self, network: CanonicalLifter, setting: Setting, relift: bool) -> None:
+    def __init__(self, network: Network, setting: Setting, relift: bool) -> None:
+        assert isinstance(network, CanonicalLifter)  # all variants lift single frames
         lifts = [linear_layers(network.encode, network.pose, network.rotation)]
         if relift:
             lifts.append(linear_layers(network.encode, network.pose))

@@ -69,6 +69,8 @@ def made_prediction() -> Prediction:
     n_frames = round(FPS * SECONDS)
     pose = perform(sample_person(g), list(MOTIONS), n_frames, FPS, g)
     recording = film(pose, H36M17, FPS, CameraConfig(n_views=VIEWS), DetectorConfig(), g)
+    assert recording.pose3d is not None  # it is simulated, as is keypoints_true
+    assert recording.keypoints_true is not None
     truth = recording.pose3d - recording.pose3d[:, :, :1]
     wrong = gaussian_filter1d(g.normal(0, 0.03, truth.shape), 2.0, axis=0)
     lifted = ((truth + wrong) / 4.5).astype(np.float32)

@@ -2,19 +2,21 @@
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from test_ptz import mocap, motions, work  # noqa: F401
 
-from benchmarks import ptz, sequence
-from benchmarks.sequence import STUDIES, Experiment
+from benchmarks import films, rows, sequence, sequence_speed, sequence_tables
+from benchmarks.sequence_films import delayed, first_views
+from benchmarks.sequence_studies import REFERENCES, SETTINGS, STUDIES, Experiment, Study
 from canonlift.data.recording import load
+from canonlift.models.config import ModelConfig
+from figures.sequence import draw
 
 
-def films(folder):
+def made(folder):
     """Empty files where the films would be."""
     for name in ("expmap-train-running_1.npz", "asf-03_1.npz", "asf-01_1.npz"):
         path = folder / "train" / name
@@ -28,9 +30,9 @@ def test_every_experiment_of_a_study_can_be_trained_and_is_there_once(name, tmp_
     every = list(STUDIES[name].experiments())
     assert len(set(every)) == len(every)
     for one in every:
-        config = sequence.fine_tuning(one, films(tmp_path), tmp_path)
-        assert one.setting in sequence.SETTINGS
-        assert (config is None) == (one.method in (*sequence.REFERENCES, "pretrained"))
+        config = sequence.fine_tuning(one, made(tmp_path), tmp_path)
+        assert one.setting in SETTINGS
+        assert (config is None) == (one.method in (*REFERENCES, "pretrained"))
         if config is None:
             continue
         assert "asf-01" not in str(config.data.train)
@@ -51,28 +53,29 @@ def test_every_experiment_of_a_study_can_be_trained_and_is_there_once(name, tmp_
 
 
 def test_late_views_show_what_was_seen_before(mocap, work):  # noqa: F811
-    film = ptz.shoot("phones", mocap, work)
+    film = films.shoot("phones", mocap, work)
     take = load(next(iter(sorted((film / "train").glob("asf-03*.npz")))))
-    late = sequence.delayed(take, 2 / 30)
+    late = delayed(take, 2 / 30)
     np.testing.assert_array_equal(late.keypoints[:, ::2], take.keypoints[:, ::2])
     np.testing.assert_allclose(late.keypoints[2:, 1], take.keypoints[:-2, 1], rtol=1e-5)
-    between = sequence.delayed(take, 0.5 / 30).keypoints[1:, 1]
+    between = delayed(take, 0.5 / 30).keypoints[1:, 1]
     both = (take.keypoints[1:, 1] + take.keypoints[:-1, 1]) / 2
     np.testing.assert_allclose(between, both, rtol=1e-5)
-    assert sequence.first_views(take, 1).keypoints.shape[1] == 1
+    assert first_views(take, 1).keypoints.shape[1] == 1
 
 
 def test_a_row_is_trained_evaluated_and_shown(mocap, work, tmp_path, monkeypatch):  # noqa: F811
     one = Experiment("2d+as printed", "pair90", weight=2.0, offset_ms=20.0, steps_scale=0.002)
-    study = sequence.Study(lambda: iter([replace(one, steps_scale=1.0)]), "weight", "weight")
+    study = Study(lambda: iter([replace(one, steps_scale=1.0)]), "weight", "weight")
     monkeypatch.setitem(STUDIES, "weight", study)
     row = sequence.run(one, mocap, work, tmp_path)
     assert json.loads((tmp_path / "sequence.jsonl").read_text()) == row
     assert {name: row[name] for name in asdict(one)} == asdict(one)
     assert 0 < row["pa_mpjpe_mm"] < row["mpjpe_mm"] < 900
-    text = sequence.show("weight", [row], 0.002, tmp_path)
+    text = sequence_tables.show("weight", tmp_path, 0.002)
     assert f"| 2d+as printed, per sequence | 2 | {row['mpjpe_mm']:.1f} |" in text
-    assert Path(tmp_path / "sequence-weight.png").stat().st_size > 1000
+    found = sequence_tables.of_study("weight", rows.read(tmp_path / "sequence.jsonl"), 0.002)
+    assert draw("weight", found, tmp_path).stat().st_size > 1000
 
 
 def test_the_truth_at_a_lower_rate_is_next_to_true_and_a_still_body_moves_at_0(
@@ -90,7 +93,7 @@ def test_the_truth_at_a_lower_rate_is_next_to_true_and_a_still_body_moves_at_0(
 
 
 def test_speed_is_measured():
-    small = sequence.SequenceConfig(length=243, width=8)
-    row = sequence.speed_of(small, n_views=2, batch=1, device="cpu", rounds=1)
+    small = ModelConfig("temporal", width=8)
+    row = sequence_speed.speed_of(small, n_views=2, batch=1, device="cpu", rounds=1)
     assert list(row) == ["step_s", "frames_per_second", "peak_gb"]
     assert torch.tensor(list(row.values())).gt(0).all()

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ptz
+from benchmarks import films, ptz, recipes, rows
+from benchmarks.films import SETTINGS
+from benchmarks.triangulation import triangulate
 from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import load
+from canonlift.methods.fusion import FusionConfig
 from canonlift.simulation.athlete import perform, sample_person
 from canonlift.training import config as configs
 
@@ -42,7 +45,7 @@ def motions():
 @pytest.fixture(scope="module")
 def mocap(motions, tmp_path_factory):
     """The file of the motion capture, its joints in an order of its own."""
-    theirs = dict(zip(ptz.MOCAP_JOINTS.values(), ptz.MOCAP_JOINTS, strict=True))
+    theirs = dict(zip(films.MOCAP_JOINTS.values(), films.MOCAP_JOINTS, strict=True))
     order = np.random.default_rng(1).permutation(17)
     path = tmp_path_factory.mktemp("mocap") / "cmu.npz"
     arrays = {name: motion[:, order].astype(np.float32) for name, motion in motions.items()}
@@ -88,7 +91,7 @@ def test_every_method_gives_a_row(method, run):
     assert (row["refined_over_detected"] is not None) == repairs
 
 
-@pytest.mark.parametrize("setting", ptz.SETTINGS)
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_every_setting_gives_a_row(setting, run):
     check(run("triangulation", setting), "triangulation", setting)
 
@@ -100,8 +103,8 @@ def test_a_row_of_full_length_has_the_keys_of_the_table_and_no_more(mocap, work,
 
 
 def test_splits_by_person_and_clip(mocap, work):
-    film = ptz.shoot("ski", mocap, work)
-    stems = {split: {p.stem for p in (film / split).iterdir()} for split in ptz.SPLITS}
+    film = films.shoot("ski", mocap, work)
+    stems = {split: {p.stem for p in (film / split).iterdir()} for split in films.SPLITS}
     assert stems == {
         "train": {
             "expmap-train-running-running_1", "expmap-train-running-running_2", "asf-01_07",
@@ -111,15 +114,15 @@ def test_splits_by_person_and_clip(mocap, work):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("setting", ptz.SETTINGS)
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_clips_are_filmed_whole_by_the_cameras_of_the_setting(setting, mocap, motions, work):
     """The cameras that are kept see the motion where the film has it, up to place and turn."""
-    film, cameras = ptz.shoot(setting, mocap, work), ptz.SETTINGS[setting].cameras
+    film, cameras = films.shoot(setting, mocap, work), SETTINGS[setting].cameras
     for path in [*film.glob("t*/*.npz")]:
         take = load(path)
         name = next(name for name in motions if name.replace("/", "-") == path.stem)
         assert take.keypoints.shape == (CLIPS[name], cameras.n_views, 17, 2)
-        crew = ptz._load_cameras(film / "cameras" / path.name)
+        crew = films.load_cameras(film / "cameras" / path.name)
         world = crew.position[:, 0, None] + np.einsum(
             "trc,tjr->tjc", crew.rotation[:, 0], take.pose3d[:, 0]
         )
@@ -138,9 +141,9 @@ def test_fixed_cameras_stay_for_a_day_and_others_are_set_up_for_every_clip(mocap
     names = ["expmap-train-running-running_1", "expmap-train-running-running_2", "asf-01_07"]
 
     def crew(setting):
-        film = ptz.shoot(setting, mocap, work)
+        film = films.shoot(setting, mocap, work)
         takes = [load(film / "train" / f"{name}.npz") for name in names]
-        cameras = [ptz._load_cameras(film / "cameras" / f"{name}.npz") for name in names]
+        cameras = [films.load_cameras(film / "cameras" / f"{name}.npz") for name in names]
         return [take.rig for take in takes], [camera.position[0] for camera in cameras]
 
     rigs, places = crew("studio")
@@ -154,16 +157,16 @@ def test_fixed_cameras_stay_for_a_day_and_others_are_set_up_for_every_clip(mocap
 
 def test_a_film_follows_from_its_name_and_not_from_what_else_is_filmed(motions):
     some = {name: motions[name] for name in ("asf/02_01", "asf/01_07")}
-    whole = {name: take for _, name, take, _ in ptz._takes("ski", motions)}
-    for _, name, take, _ in ptz._takes("ski", some):
+    whole = {name: take for _, name, take, _ in films.clips_of("ski", motions)}
+    for _, name, take, _ in films.clips_of("ski", some):
         np.testing.assert_array_equal(take.keypoints, whole[name].keypoints)
-    other = {name: take for _, name, take, _ in ptz._takes("phones", some)}
+    other = {name: take for _, name, take, _ in films.clips_of("phones", some)}
     assert not np.allclose(other["asf/02_01"].pose3d[:, 0], whole["asf/02_01"].pose3d[:, 0])
 
 
 def test_blind_is_ski_without_confidences(motions):
     for (_, _, blind, _), (_, _, ski, _) in zip(
-        ptz._takes("blind", motions), ptz._takes("ski", motions), strict=True
+        films.clips_of("blind", motions), films.clips_of("ski", motions), strict=True
     ):
         np.testing.assert_array_equal(blind.keypoints, ski.keypoints)
         assert set(np.unique(blind.confidence)) <= {0.0, 1.0}
@@ -171,40 +174,40 @@ def test_blind_is_ski_without_confidences(motions):
 
 
 def test_triangulation_is_exact_on_exact_detections_and_forgives_a_blunder(motions):
-    for _, _, take, crew in ptz._takes("studio", motions):
+    for _, _, take, crew in films.clips_of("studio", motions):
         keypoints = take.keypoints_true.copy()
         keypoints[::3, 1, 4] += 300
         generator = np.random.default_rng(0)
         confidence = generator.uniform(0.7, 1, take.confidence.shape).astype(np.float32)
         confidence[::2, 0, 7] = 0
         take = replace(take, keypoints=keypoints, confidence=confidence)
-        seen = crew.in_axes(ptz.triangulate(take, crew))
+        seen = crew.in_axes(triangulate(take, crew))
         error = np.linalg.norm(seen - take.pose3d, axis=-1)
         assert error[1::3].max() < 0.01
         assert error[::3].max() < 0.05
 
 
 def test_a_joint_that_one_camera_saw_is_put_on_its_ray_near_the_body(motions):
-    _, _, take, crew = next(ptz._takes("pair", motions))
+    _, _, take, crew = next(films.clips_of("pair", motions))
     confidence = np.ones_like(take.confidence)
     confidence[:, 1, 9] = 0
     take = replace(take, keypoints=take.keypoints_true, confidence=confidence)
-    seen = crew.in_axes(ptz.triangulate(take, crew))
+    seen = crew.in_axes(triangulate(take, crew))
     np.testing.assert_allclose(crew.project(seen)[:, 0, 9], take.keypoints[:, 0, 9], atol=1)
     assert np.linalg.norm(seen[:, :, 9] - take.pose3d[:, :, 9], axis=-1).max() < 1.0
 
 
-@pytest.mark.parametrize("setting", ptz.SETTINGS)
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_what_the_methods_train_differs_only_where_it_should(setting, tmp_path):
-    job = ptz.Job(ptz.SETTINGS[setting], tmp_path, 5, 0.1, tmp_path)
-    recipes = {name: ptz._ours(name) for name in ("baseline", "s1", "s1+s2")}
-    recipes |= {"canonpose": ptz._canonpose, "supervised": ptz._supervised}
-    trained = {name: ptz.config_of(recipe, job) for name, recipe in recipes.items()}
+    job = ptz.Job(SETTINGS[setting], tmp_path, 5, 0.1, tmp_path)
+    chosen = {name: recipes.table_1(name) for name in ("baseline", "s1", "s1+s2")}
+    chosen |= {"canonpose": recipes.canonpose, "supervised": recipes.supervised}
+    trained = {name: job.config(recipe) for name, recipe in chosen.items()}
     steps = {sum(phase.steps for phase in config.schedule) for config in trained.values()}
     assert len(steps) == 1
     for name, config in trained.items():
         assert config.seed == 5
-        assert config.lifter == trained["s1"].lifter
+        assert config.model == trained["s1"].model
         assert (config.data.target == "pose3d") == (name == "supervised")
     weights = trained["canonpose"].schedule[0].weights
     assert ("camera_consistency" in weights) == (setting == "studio")
@@ -214,32 +217,45 @@ def test_what_the_methods_train_differs_only_where_it_should(setting, tmp_path):
     assert closed_form == (setting != "pair")
 
 
+def test_the_rows_of_table_1_differ_in_their_terms_alone(tmp_path):
+    job = ptz.Job(SETTINGS["ski"], tmp_path, 5, 0.1, tmp_path)
+    rows_ = {name: job.config(recipes.table_1(name)) for name in recipes.WITHOUT}
+    terms = {name: set(config.terms) for name, config in rows_.items()}
+    assert terms["baseline"] == {"target_pose", "reprojection"}
+    assert terms["s1+s2"] - terms["s1"] == {"consistency_3d"}
+    whole = rows_["s1+s2"].schedule
+    for config in rows_.values():
+        assert replace(config, schedule=whole) == rows_["s1+s2"]
+        for phase, full in zip(config.schedule, whole, strict=True):
+            assert replace(phase, weights=full.weights) == full
+            assert phase.terms.items() <= full.weights.items()
+
+
 def test_what_the_ablations_leave_out(tmp_path):
-    job = ptz.Job(ptz.SETTINGS["ski"], tmp_path, 5, 0.1, tmp_path)
+    job = ptz.Job(SETTINGS["ski"], tmp_path, 5, 0.1, tmp_path)
 
-    def weights(recipe):
-        return [phase.weights for phase in ptz.config_of(recipe, job).schedule]
+    def terms(recipe):
+        return [phase.terms for phase in job.config(recipe).schedule]
 
-    ours = weights(ptz._ours("s1+s2"))
+    ours = terms(recipes.table_1("s1+s2"))
     assert "consensus" in ours[1]
     left = [{name: w for name, w in phase.items() if name != "consensus"} for phase in ours]
-    assert weights(ptz._without("consensus")) == left
-    assert weights(ptz._full_consistency) == [*ours[:-1], ours[-1] | {"consistency_3d": 1.0}]
-    assert weights(ptz._targets) == [{"imitation": 1.0}]
-    paper, exact = (ptz.config_of(r, job) for r in (ptz._cvsf, ptz._fused_by("exact")))
+    assert terms(recipes.without("consensus")) == left
+    assert terms(recipes.full_consistency) == [*ours[:-1], ours[-1] | {"consistency_3d": 1.0}]
+    assert terms(recipes.targets) == [{"target_pose": 1.0}]
+    paper, exact = (job.config(r) for r in (recipes.cvsf, recipes.fused_by("exact")))
     assert [phase.weights["consistency_3d"] for phase in paper.schedule] == [0.01, 1.0]
-    assert not {"imitation", "consensus"} & set(paper.terms)
+    assert not {"target_pose", "consensus"} & set(paper.terms)
     assert paper.data.target == "none"
     assert paper.fusion.line_sigma != exact.fusion.line_sigma
     assert {paper.fusion.method, exact.fusion.method} == {"exact"}
-    plain, fused = (ptz.config_of(r, job) for r in (ptz._over_time, ptz._over_time_fused))
-    assert fused.variant == "sequence+fusion"
-    before, after = plain.schedule[1].weights, fused.schedule[1].weights
-    assert after == before | {"image": 0.0, "mended_image": before["image"]}
-    assert fused.schedule[0] == plain.schedule[0]
-    two = ptz.Job(ptz.SETTINGS["pair"], tmp_path, 5, 0.1, tmp_path)
-    start, views = ptz.config_of(ptz._over_time, two).schedule
-    assert start.weights == views.weights | {"fold": 0.1}
+    plain, repaired = (job.config(r) for r in (recipes.sequence, recipes.sequence_repaired))
+    before, after = plain.schedule[1].weights, repaired.schedule[1].weights
+    assert after == before | {"own_view": 0.0, "repaired_own_view": before["own_view"]}
+    assert repaired.schedule[0] == plain.schedule[0]
+    two = ptz.Job(SETTINGS["pair"], tmp_path, 5, 0.1, tmp_path)
+    start, views = two.config(recipes.sequence).schedule
+    assert start.weights == views.weights | {"flexion": 0.1}
 
 
 def test_a_finished_run_is_found_again_and_another_seed_is_not(run, work):
@@ -292,15 +308,6 @@ def test_table_has_means_over_seeds_and_the_last_row_of_each(tmp_path, capsys):
     assert [line.split(" | ")[2] for line in said[2:]] == ["x 0.5", "x 1"]
 
 
-def test_the_readme_shows_the_rows_that_are_kept(capsys):
-    readme = (ptz.ROOT / "README.md").read_text()
-    for options in ([], ["--steps"]):
-        ptz.main(["table", *options])
-        for part in capsys.readouterr().out.strip().split("\n\n"):
-            assert part.count("\n") > 3
-            assert part in readme
-
-
 def test_all_appends_what_is_missing_and_nothing_twice(mocap, work, tmp_path, monkeypatch, capsys):
     """With threads for processes, and runs that end at once."""
     asked = []
@@ -310,13 +317,13 @@ def test_all_appends_what_is_missing_and_nothing_twice(mocap, work, tmp_path, mo
         return {"method": method}
 
     monkeypatch.setattr(ptz, "run", run)
-    monkeypatch.setattr(ptz, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(rows, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
     there = {"method": "s1", "setting": "ski", "seed": 1}
     (tmp_path / "ptz.jsonl").write_text(json.dumps(there) + "\n")
     paths = ["--data", mocap, "--work", work, "--results", tmp_path]
     ptz.main([str(word) for word in ["all", "--jobs", "2", *paths]])
     once = len(ptz.METHODS) - len(ptz.ABLATIONS)
-    expected = once * len(ptz.SETTINGS) + 2 * len(ptz.TRAINED) + len(ptz.ABLATIONS) - 1
+    expected = once * len(SETTINGS) + 2 * len(ptz.TRAINED) + len(ptz.ABLATIONS) - 1
     assert len(set(asked)) == len(asked) == expected
     assert tuple(there.values()) not in asked
     first = asked.index(("mean_pose", "ski", 0))
@@ -327,7 +334,7 @@ def test_all_appends_what_is_missing_and_nothing_twice(mocap, work, tmp_path, mo
 
 def test_wrong_input_is_said_in_one_line(tmp_path, mocap):
     argv = ["run", "flat", "ski", "--work", str(tmp_path), "--data"]
-    with pytest.raises(SystemExit, match=r"ptz.py: .*gone.npz: no motion capture; give --data"):
+    with pytest.raises(SystemExit, match=r"ptz: .*gone.npz: no motion capture; give --data"):
         ptz.main([*argv, str(tmp_path / "gone.npz")])
     with np.load(mocap) as file:
         arrays = dict(file)
@@ -356,7 +363,7 @@ def test_papers_configs_are_the_papers():
         configs.load(folder / f"{name}.yaml") for name in ("canonpose", "cvsf", "skipose_cvsf")
     )
     for config in (canonpose, cvsf, ski):
-        assert (config.lifter.width, config.lifter.rotation) == (1024, "axis_angle")
+        assert (config.model.width, config.model.rotation) == (1024, "axis_angle")
         assert config.batch_size == 32
         assert config.data.target == "none"
         for phase in config.schedule:
@@ -364,8 +371,8 @@ def test_papers_configs_are_the_papers():
     (phase,) = canonpose.schedule
     assert phase.learning_rate_at(phase.steps - 1) == pytest.approx(1e-7)
     assert [at / phase.steps for at in phase.decay_at] == [0.3, 0.6, 0.9]
-    terms = ["reprojection", "refinement", "fused_reprojection", "consistency_3d"]
+    terms = ["reprojection", "refinement", "repaired_reprojection", "consistency_3d"]
     for config in (cvsf, ski):  # Eq. 7
         one, two = ([phase.weights[name] for name in terms] for phase in config.schedule)
         assert (one, two) == ([1, 1, 0.01, 0.01], [0.01, 0.01, 1, 1])
-        assert config.fusion == replace(configs.FusionConfig())
+        assert config.fusion == FusionConfig()

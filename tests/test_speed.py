@@ -8,10 +8,11 @@ import torch
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-import train
 from benchmarks import growth, inference, measure, training
-from canonlift.models import mlp
-from canonlift.models.mlp import Lifter, LifterConfig
+from canonlift.models import layers
+from canonlift.models.config import ModelConfig
+from canonlift.models.mlp import CanonicalLifter
+from canonlift.training import loop
 from canonlift.types import Views
 
 EACH = pytest.mark.parametrize("name", ["baseline", "s1 grid", "s1+s2", "demo stage 2"])
@@ -25,10 +26,10 @@ def table():
 @EACH
 def test_a_step_multiplies_no_matrices_of_its_network_in_vain(name, table, tmp_path, monkeypatch):
     """Torch's own count of a step's linear layers is that of the products beside it."""
-    monkeypatch.setattr(mlp, "HAS_ONEDNN", False)  # torch does not count its products
+    monkeypatch.setattr(layers, "HAS_ONEDNN", False)  # torch does not count its products
     setting = training.Setting(batch_size=8, width=48)
     run, step = training.make_step(training.VARIANTS[name], setting, table, tmp_path / "run")
-    products = training.Products(run.lifter, setting, training.relifts(run.config))
+    products = training.Products(run.network, setting, training.relifts(run.phase))
     counted = []
     for job in (step, products):
         with FlopCounterMode(display=False) as counter:
@@ -38,25 +39,25 @@ def test_a_step_multiplies_no_matrices_of_its_network_in_vain(name, table, tmp_p
     assert counted[0] == counted[1] == products.operations
 
 
-@pytest.mark.skipif(not mlp.HAS_ONEDNN, reason="oneDNN is not in this torch")
+@pytest.mark.skipif(not layers.HAS_ONEDNN, reason="oneDNN is not in this torch")
 def test_the_products_are_multiplied_by_what_the_step_multiplies_with(
     table, tmp_path, monkeypatch
 ):
     shapes = []
-    multiply = mlp.multiply
+    multiply = layers.multiply
 
     def note(a, b, *bias):
         shapes.append((*a.shape, len(b)))
         return multiply(a, b, *bias)
 
-    monkeypatch.setattr(mlp, "multiply", note)
+    monkeypatch.setattr(layers, "multiply", note)
     setting = training.Setting(batch_size=8, width=16)
     run, step = training.make_step(training.VARIANTS["s1+s2"], setting, table, tmp_path / "run")
     shapes.clear()
     step()
     by_step = sorted(shapes)
     shapes.clear()
-    training.Products(run.lifter, setting, relift=True)()
+    training.Products(run.network, setting, relift=True)()
     assert sorted(shapes) == by_step
 
 
@@ -64,26 +65,29 @@ def test_the_products_are_multiplied_by_what_the_step_multiplies_with(
 def test_a_step_is_one_of_training(name, table, tmp_path):
     setting = training.Setting(batch_size=8, width=16)
     run, step = training.make_step(training.VARIANTS[name], setting, table, tmp_path / "run")
-    before = [p.detach().clone() for p in run.lifter.parameters()]
+    before = [p.detach().clone() for p in run.network.parameters()]
     losses = [step().item() for _ in range(4)]
     assert all(map(math.isfinite, losses))
-    changed = [(p != b).any().item() for p, b in zip(run.lifter.parameters(), before, strict=True)]
+    changed = [
+        (p != b).any().item() for p, b in zip(run.network.parameters(), before, strict=True)
+    ]
     assert all(changed)
 
 
 def test_a_whole_training_takes_every_phase_of_the_demo_on_all_rows(monkeypatch):
     seen = []
-    fit = train.fit
+    fit = loop.fit
 
-    def note(run, session):
-        seen.append((session.views.confidence.shape, run.config.lifter.width))
-        fit(run, session)
+    def note(run, samples, hooks):
+        views = samples[torch.arange(len(samples))]
+        seen.append((views.confidence.shape, run.config.model.width))
+        fit(run, samples, hooks)
         seen.append((run.finished, run.progress.total_step))
 
-    monkeypatch.setattr(train, "fit", note)
+    monkeypatch.setattr(loop, "fit", note)
     setting = training.Setting(batch_size=4, width=16)
     found = training.train_whole(setting, n_rows=9, n_views=3, steps_scale=0.0005)
-    assert seen == [((9, 3, 17), 16), (True, 3)]
+    assert seen == [((9, 3, 1, 17), 16), (True, 3)]
     assert found["steps"] == 3  # 2,400 and twice 2,000, scaled
     assert found["frames_per_second"] == pytest.approx(3 * 4 / found["seconds"])
 
@@ -115,7 +119,7 @@ def test_figures_are_written_as_json(tmp_path):
 
 
 def test_every_way_to_run_the_network_lifts_the_same(table):
-    network = Lifter(LifterConfig(width=16), 17, 0).eval()
+    network = CanonicalLifter(ModelConfig(width=16), 17, 0).eval()
     views = Views(table.keypoints[:9, :1], table.confidence[:9, :1], table.rig[:9])
     with torch.inference_mode():
         expected = network(views)
