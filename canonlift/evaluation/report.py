@@ -58,7 +58,7 @@ def _table(results: Results) -> list[str]:
     return lines
 
 
-def _rows(results: Results) -> dict[str, Mapping[str, float]]:
+def _rows(results: Results) -> dict[str, Mapping[str, float | int]]:
     """Methods to compare, and their metrics."""
     rows = {"canonlift, from one view": results["metrics"]}
     if "metrics" in (fused := results.get("fused", {})):
@@ -69,7 +69,7 @@ def _rows(results: Results) -> dict[str, Mapping[str, float]]:
     return rows
 
 
-def _pose_table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _pose_table(rows: Mapping[str, Mapping[str, float | int]]) -> list[str]:
     width = max(map(len, rows))
     lines = [f"{'':{width}}{'N-MPJPE':>9}{'PA-MPJPE':>10}{'MPJPE':>10}{'N-PCK':>8}{'AUC':>7}"]
     for name, row in rows.items():
