@@ -16,8 +16,10 @@ from canonlift.data.frames import to_views
 from canonlift.data.prediction import read_predictions
 from canonlift.data.recording import Recording, save
 from canonlift.evaluation.evaluate import evaluate
-from canonlift.evaluation.recordings import by_name, held_out, unique_names
+from canonlift.evaluation.recordings import by_name, held_out, trained_on, unique_names
+from canonlift.evaluation.report import Results
 from canonlift.inference import model as models
+from canonlift.output.figures import style
 from canonlift.simulation.session import SimulateConfig
 from canonlift.training import checkpoint, metrics_log, runs
 from canonlift.training import config as configs
@@ -33,9 +35,14 @@ def model(run):
     return models.load(run, "cpu")
 
 
+@pytest.fixture(autouse=True)
+def draw_small(monkeypatch):
+    monkeypatch.setattr(style, "DPI", 20)  # nobody looks at the figures here
+
+
 @pytest.fixture
 def evaluated(model, run, tmp_path):
-    """Evaluates recordings, without figures unless asked."""
+    """Evaluates recordings, and draws none unless asked."""
 
     def write_and_evaluate(n_drawn=0, **recordings):
         for name, recording in recordings.items():
@@ -43,7 +50,7 @@ def evaluated(model, run, tmp_path):
         paths = [tmp_path / f"{name}.npz" for name in recordings]
         return evaluate(model, paths, tmp_path / "out", run, n_drawn)
 
-    write_and_evaluated.out = tmp_path / "out"
+    write_and_evaluate.out = tmp_path / "out"
     return write_and_evaluate
 
 
@@ -77,27 +84,19 @@ def test_results_hold_every_promised_key(evaluated):
     assert results["frames_per_second"] > 0
 
 
-def test_predictions_are_read_back_without_pickles(evaluated, model):
+def test_predictions_are_those_of_the_model(evaluated, model):
     given = {"one": filmed(), "two": filmed(4, 5, seed=1)}
     evaluated(**given)
-    with np.load(evaluated.out / "predictions.npz", allow_pickle=False) as file:
-        assert set(file.files) == {
-            f"{name}/{key}"
-            for name in given
-            for key in (
-                *Prediction.__annotations__,
-                *(f"fused_{key}" for key in Fused.__annotations__),
-            )
-        }
-        np.testing.assert_array_equal(
-            file["one/fused_pose"],
-            reconstruct(given["one"], model.lift(given["one"])).pose,
-        )
-        for name, recording in given.items():
-            read = Prediction(*(file[f"{name}/{key}"] for key in Prediction.__annotations__))
-            same(read, model.lift(recording))
+    read = read_predictions(evaluated.out)
+    assert list(read) == list(given)
+    for name, recording in given.items():
+        expected = model.lift(recording)
+        for array in ("pose", "rotation", "keypoints_refined"):
+            np.testing.assert_array_equal(getattr(read[name], array), getattr(expected, array))
+        np.testing.assert_array_equal(read[name].fused.pose, expected.fused.pose)
+        np.testing.assert_array_equal(read[name].recording.pose3d, recording.pose3d)
     names = [path.name for path in evaluated.out.iterdir()]
-    assert sorted(names) == ["predictions.npz", "results.json"]
+    assert sorted(names) == ["figures", "predictions.npz", "results.json"]
 
 
 def test_a_recording_that_fails_leaves_no_half_written_predictions(evaluated):
@@ -110,15 +109,47 @@ def test_a_recording_that_fails_leaves_no_half_written_predictions(evaluated):
 
 def test_recordings_of_one_name_are_told_apart():
     def names(*paths):
-        return scoring.unique_names([Path(path) for path in paths])
+        return unique_names([Path(path) for path in paths])
 
-    assert names("a/take.npz") == ["take"]
+    assert names("a/walk.npz") == ["walk"]
     assert names("a/one.npz", "b/two.v2.npz") == ["one", "two.v2"]
-    assert names("x/a/take.npz", "x/b/take.npz") == ["a-take", "b-take"]
-    assert names("x/a/take.npz", "y/a/take.npz", "y/a/b.npz") == ["x-a-take", "y-a-take", "y-a-b"]
-    assert names("take.npz", "a/take.npz") == ["take", "a-take"]
+    assert names("x/a/walk.npz", "x/b/walk.npz") == ["a-walk", "b-walk"]
+    assert names("x/a/walk.npz", "y/a/walk.npz", "y/a/b.npz") == ["x-a-walk", "y-a-walk", "y-a-b"]
+    assert names("walk.npz", "a/walk.npz") == ["walk", "a-walk"]
     with pytest.raises(ValueError, match="the same recording is given twice: a.npz, a.npz"):
         names("a.npz", "a.npz")
+
+
+def test_recordings_are_given_as_files_globs_or_values(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recording = filmed(2)
+    for name in ("a1", "a2", "b [1]"):  # a glob would read the last as "b 1"
+        save(recording, Path(f"{name}.npz"))
+    assert by_name("a1.npz") == {"a1": Path("a1.npz")}
+    assert list(by_name(["b [1].npz", "a*.npz"])) == ["b [1]", "a1", "a2"]
+    assert by_name([recording, Path("a1.npz")]) == {"recording-1": recording, "a1": Path("a1.npz")}
+    assert by_name({"mine": recording}) == {"mine": recording}
+    assert list(by_name(recording)) == ["recording-1"]
+    with pytest.raises(FileNotFoundError, match="'c.npz' matches no recording"):
+        by_name("c.npz")
+
+
+def test_a_notebook_gets_the_same_results_and_no_files(evaluated, model, tmp_path):
+    recording = filmed()
+    results = evaluate(model, {"one": recording})
+    assert not list(tmp_path.iterdir())
+    assert results.metrics == evaluated(one=recording).metrics
+    assert results.metrics["n_mpjpe_mm"] > 0
+    results.save(str(tmp_path / "mine.json"))
+    assert json.loads((tmp_path / "mine.json").read_text()) == results
+    with pytest.raises(ValueError, match="has no frames"):
+        evaluate(model, Recording(**empty(recording)))
+
+
+def empty(recording):
+    """The fields of a recording that has no frames."""
+    frames = ("keypoints", "confidence", "pose3d", "keypoints_true")
+    return vars(recording) | {name: getattr(recording, name)[:0] for name in frames}
 
 
 def test_figures_and_predictions_but_no_table_without_ground_truth(evaluated):
@@ -140,9 +171,7 @@ def test_all_views_together_have_a_block_of_their_own(evaluated, model):
     protocol = fused["protocol"]
     assert (protocol["fewest_views"], protocol["most_views"]) == (2, 3)
     assert (protocol["recordings"], protocol["frames"]) == (2, 17)
-    sequences = {
-        name: reconstruct(given[name], model.lift(given[name])) for name in ("three", "two")
-    }
+    sequences = {name: model.lift(given[name]).fused for name in ("three", "two")}
     errors = []
     for name, sequence in sequences.items():
         seen = to_views(given[name]).observed.any(-1).numpy()
@@ -175,12 +204,9 @@ def test_another_detectors_joints_are_converted(evaluated, model):
     )
     results = evaluated(coco=coco)
     assert results["protocol"]["joints"] == list(H36M17)
-    with np.load(evaluated.out / "predictions.npz") as file:
-        assert np.isfinite(file["coco/pose"]).all()
-        assert file["coco/pose"].shape == (6, 2, 17, 3)
-    same(model.lift(coco.on_skeleton(H36M17)),
-         Prediction(*(np.load(evaluated.out / "predictions.npz")[f"coco/{key}"]
-                      for key in Prediction.__annotations__)))  # fmt: skip
+    pose = read_predictions(evaluated.out)["coco"].pose
+    assert np.isfinite(pose).all()
+    np.testing.assert_array_equal(pose, model.lift(coco.on_skeleton(H36M17)).pose)
 
 
 def test_what_was_never_seen_or_known_makes_no_numbers(evaluated):
@@ -222,98 +248,125 @@ def test_the_table_says_what_the_results_say(evaluated):
     for row in results["baselines"].values():
         assert f"{row['pa_mpjpe_mm']:.1f} mm" in text
     assert f"{results['refinement']['refined_unsure_px']:.1f} px" in text
-    assert scoring.table({"protocol": {}}) == ""
+    assert Results(protocol={}).table() == ""
 
 
-def call(monkeypatch, *argv):
-    monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, argv)])
-    program.main()
+# --- the command
 
 
-def test_results_are_never_overwritten(run, monkeypatch, capsys):
+def call(*argv):
+    main(["eval", *map(str, argv)])
+
+
+def refusal(capsys, *argv):
+    """What is printed where the command ends with status 2."""
+    with pytest.raises(SystemExit) as stop:
+        call(*argv)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_results_are_never_overwritten(run, capsys):
     """Without --out every call gets a folder of its own."""
-    monkeypatch.setattr(scoring, "draw_run", lambda *_: [])
     for folder in ("eval", "eval-2", "eval-3"):
-        call(monkeypatch, run, "--figures", "0")
+        call(run, "--figures", "0")
         assert str(run / folder / "results.json") in capsys.readouterr().out
     before = (run / "eval" / "results.json").read_bytes()
-    with pytest.raises(SystemExit, match=r"eval.py: .*eval already holds results; choose another"):
-        call(monkeypatch, run, "--out", run / "eval")
+    words = "eval already holds results; choose another --out"
+    assert words in refusal(capsys, run, "--out", run / "eval")
     assert (run / "eval" / "results.json").read_bytes() == before
-    assert json.loads(before)["per_recording"].keys() == {"take"}
+    assert json.loads(before)["per_recording"].keys() == {"walk"}
 
 
-def test_says_where_there_is_no_table_and_why(run, tmp_path, monkeypatch, capsys):
+def test_prints_why_there_is_no_table_and_where_the_files_are(run, tmp_path, capsys):
     save(without_truth(one_view(filmed())), tmp_path / "phone.npz")
-    call(monkeypatch, run, "--recordings", tmp_path / "ph*.npz", "--out", tmp_path / "out",
-         "--figures", "0")  # fmt: skip
-    said = capsys.readouterr().out
-    assert "No ground truth" in said
-    assert "MPJPE" not in said
-    assert str(tmp_path / "out" / "predictions.npz") in said
+    call(run, "--recordings", tmp_path / "ph*.npz", "--out", tmp_path / "out", "--figures", "0")
+    printed = capsys.readouterr().out
+    assert "No ground truth" in printed
+    assert "MPJPE" not in printed
+    assert str(tmp_path / "out" / "predictions.npz") in printed
 
 
-def test_the_course_of_the_training_is_drawn_from_the_run(model, tmp_path):
+def test_the_losses_are_drawn_from_the_run(model, tmp_path):
     """From the log of the run, wherever the results go."""
     rows = metrics_log.MetricsLog(tmp_path / "run", ["reprojection"], 0)
     for step in (50, 100):
         rows.write({"step": step, "phase": "a", "loss": 1.0, "reprojection": 1.0,
                     "learning_rate": 1.0, "seconds": 1.0})  # fmt: skip
-    save(without_truth(filmed(2)), tmp_path / "take.npz")
-    scoring.evaluate(model, [tmp_path / "take.npz"], tmp_path / "out", tmp_path / "run", 0)
+    save(without_truth(filmed(2)), tmp_path / "walk.npz")
+    evaluate(model, [tmp_path / "walk.npz"], tmp_path / "out", tmp_path / "run", 0)
     assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == ["losses.png"]
+
+
+def with_data(config, **change):
+    return replace(config, data=replace(config.data, **change))
 
 
 def test_a_simulated_run_is_tested_on_its_own_session(model, tmp_path):
     odd = tmp_path / "run [1]"  # a glob would read this as "run 1"
     for name in ("train_00", "test_00", "test_01"):
         save(filmed(2), odd / "session" / f"{name}.npz")
-    data = configs.DataConfig(simulate=configs.SimulateConfig())
-    simulated = replace(model, config=replace(model.config, data=data))
-    found = program.test_recordings(simulated, odd)
-    assert [path.name for path in found] == ["test_00.npz", "test_01.npz"]
+    config = with_data(model.config, train=[], test=[], simulate=SimulateConfig())
+    assert [path.name for path in held_out(config, odd)] == ["test_00.npz", "test_01.npz"]
+    assert [path.name for path in trained_on(config, odd)] == ["train_00.npz"]
 
 
-def test_warns_where_training_has_seen_what_is_evaluated(
-    run, model, tmp_path, monkeypatch, capsys
-):
+def test_warns_where_the_model_was_trained_on_what_is_evaluated(tmp_path, capsys):
+    run = finished_run(tmp_path, train="s*.npz")
     seen, unseen = tmp_path / "seen.npz", tmp_path / "unseen.npz"
     for path in (seen, unseen):
         save(filmed(2), path)
-    data = replace(model.config.data, train=[str(tmp_path / "s*.npz")])
-    other = replace(model, config=replace(model.config, data=data))
-    monkeypatch.setattr(checkpoint, "load_model", lambda *_: other)
-    monkeypatch.setattr(scoring, "draw_run", lambda *_: [])
-    call(monkeypatch, run, "--recordings", tmp_path / "*.npz", "--out", tmp_path / "out",
-         "--figures", "0")  # fmt: skip
-    said = capsys.readouterr().out
-    assert f"WARNING: training has seen {seen};" in said
-    call(monkeypatch, run, "--recordings", unseen, "--out", tmp_path / "more", "--figures", "0")
+    every = tmp_path / "*een.npz"
+    call(run, "--recordings", every, "--out", tmp_path / "out", "--figures", "0")
+    assert f"WARNING: the model was trained on {seen};" in capsys.readouterr().out
+    call(run, "--recordings", unseen, "--out", tmp_path / "more", "--figures", "0")
     assert "WARNING" not in capsys.readouterr().out
 
 
+def test_a_joint_that_no_view_observed_is_named(evaluated, capsys):
+    confidence = filmed().confidence.copy()
+    confidence[..., H36M17.index("head")] = 0
+    evaluated(headless=filmed(confidence=confidence))
+    assert "WARNING: headless: never observed: head; guessed" in capsys.readouterr().out
+
+
 def test_a_run_without_test_recordings_asks_for_some(run, model):
-    data = replace(model.config.data, test=[])
     with pytest.raises(FileNotFoundError, match="set no test recordings aside; give --recordings"):
-        program.test_recordings(replace(model, config=replace(model.config, data=data)), run)
+        held_out(with_data(model.config, test=[]), run)
     with pytest.raises(FileNotFoundError, match="no recordings to evaluate"):
-        scoring.evaluate(model, [], run / "none", run)
+        evaluate(model, [], run / "none", run)
+
+
+def test_bad_input_ends_with_one_line_and_status_2(run, tmp_path, capsys):
+    for argv, words in (
+        ((tmp_path / "nothing",), "no checkpoint; is"),
+        ((run, "--recordings", "nothing/*.npz"), "matches no recording"),
+        ((run, "--device", "gpu"), "device 'gpu' does not work here"),
+        ((run, "--group-by", "("), "is no regular expression"),
+    ):
+        printed = refusal(capsys, *argv)
+        assert printed.startswith("canonlift eval: error: ")
+        assert words in printed
+        assert printed.count("\n") == 1
+
+
+# --- the model
 
 
 def test_an_unfinished_run_comes_with_the_advice_to_resume(run, tmp_path):
     begun = runs.start(configs.load(run / "config.yaml"), tmp_path / "begun", resume=False)
     begun.save()
     with pytest.raises(ValueError, match="training has not finished; continue") as error:
-        checkpoint.load_model(tmp_path / "begun", "cpu")
+        models.load(tmp_path / "begun", "cpu")
     command = shlex.split(str(error.value).split("`")[1])
-    assert command[:2] == ["python", "train.py"]
+    assert command[:2] == ["canonlift", "train"]
     assert command[3:] == ["--out", str(tmp_path / "begun"), "--resume"]
     again = configs.load(Path(command[2]))
     runs.start(again, Path(command[4]), resume=True)
 
 
 def test_what_is_no_checkpoint_is_refused_by_name(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no checkpoint; is .* a folder that train.py"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint; is .* the folder of a run"):
         checkpoint.load(tmp_path)
     path = tmp_path / "checkpoint.pt"
     whole = (run / "checkpoint.pt").read_bytes()
@@ -331,8 +384,8 @@ def test_what_is_no_checkpoint_is_refused_by_name(run, tmp_path):
 
 def test_a_model_comes_back_as_it_was(run, model):
     state = torch.load(run / "checkpoint.pt", weights_only=True)
-    for name, value in model.lifter.state_dict().items():
+    for name, value in model.network.state_dict().items():
         assert torch.equal(value, state["lifter"][name])
     assert torch.equal(model.mean_pose, state["mean_pose"])
     assert model.joints == H36M17
-    assert not model.lifter.training
+    assert not model.network.training
