@@ -1,8 +1,8 @@
-"""Several processes that train one network on one batch: what they share, and who may speak.
+"""Training of one network by several processes, each with a part of every batch.
 
-`torchrun` starts them and tells each its number. Gradients are averaged by torch's
-DistributedDataParallel, over gloo on CPUs and NCCL on GPUs. In a process that torchrun did not
-start, everything here does nothing.
+`torchrun` starts them and gives each a rank; the first process has rank 0. Gradients are averaged
+by torch's DistributedDataParallel, over gloo on CPUs and NCCL on GPUs. In a process that torchrun
+did not start, these functions have no effect.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,42 +19,44 @@ from torch import Tensor, nn
 
 T = TypeVar("T")
 
-# A process that dies takes the others with it in seconds. Only one that hangs is waited for.
+# How long a process that hangs is waited for. When one ends, torchrun ends the others in seconds.
 STEP_TIMEOUT = timedelta(minutes=10)
-PATIENCE = timedelta(days=2)  # while the first process films, or copies a session to shards
-_patient: list[dist.ProcessGroup] = []  # the same processes, with more time
+LONG_TIMEOUT = timedelta(days=2)  # while the first process simulates recordings or writes shards
+_long_group: list[dist.ProcessGroup] = []  # all processes, with LONG_TIMEOUT
 
 
 class Lost(Exception):
-    """Another process of this run has ended or hangs."""
+    """Another process of this run has ended or does not answer."""
 
 
 def is_first() -> bool:
-    """Whether this process writes and prints: the only one, or number 0."""
+    """Whether this process is the only one or has rank 0; only it writes files and prints."""
     return not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
 
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started, if it did; only the first prints meanwhile.
+    """Connect the processes that torchrun started, if it did; only the first one prints meanwhile.
 
     Raises:
-        Lost: if another process fails while this one needs it.
+        Lost: if another process fails while this one waits for it.
     """
     if not dist.is_torchelastic_launched():
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=STEP_TIMEOUT)
-    _patient.append(dist.new_group(backend="gloo", timeout=PATIENCE))
+    _long_group.append(
+        cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=LONG_TIMEOUT))
+    )
     try:
-        with contextlib.ExitStack() as quiet:
+        with contextlib.ExitStack() as stack:
             if not is_first():
-                nowhere = quiet.enter_context(open(os.devnull, "w"))
-                quiet.enter_context(contextlib.redirect_stdout(nowhere))
+                devnull = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stdout(devnull))
             yield
     except RuntimeError as error:
-        if _is_about_others(error):
+        if _is_connection_error(error):
             raise Lost(
                 "another process of this run has ended or does not answer, so this one stops "
                 "too; continue with --resume, with any number of processes"
@@ -65,17 +67,17 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def leave() -> None:
-    """Leave the others: from here on this process computes and speaks for itself."""
+    """Disconnect from the other processes; each then computes and prints by itself."""
     if dist.is_initialized():
-        _patient.clear()
+        _long_group.clear()
         dist.destroy_process_group()
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The device of this process: of several GPUs the one with its number.
+    """The device of this process; of several GPUs the one numbered as the process is.
 
     Raises:
-        ValueError: if there are more processes than GPUs, or all are sent to the same one.
+        ValueError: if there are more processes than GPUs, or one GPU is set for all.
     """
     if not dist.is_initialized() or device.type != "cuda":
         return device
@@ -89,10 +91,10 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def share(batches: Tensor) -> Tensor:
-    """This process's part of every row; the parts differ in length by one at most.
+    """This process's part of every row; lengths of the parts differ by at most one.
 
     Raises:
-        ValueError: if some process would have nothing to do.
+        ValueError: if a batch has fewer samples than there are processes.
     """
     if not dist.is_initialized():
         return batches
@@ -105,11 +107,12 @@ def share(batches: Tensor) -> Tensor:
 
 
 def over_all(*sums: Float[Tensor, ""]) -> tuple[Float[Tensor, ""], ...]:
-    """Sums over this process's part of a batch -> sums over the whole batch, in every process.
+    """Sums over the whole batch, in every process, from sums over this process's part of it.
 
-    Gradients are those of this process's part, times the number of processes: averaged, as
-    DistributedDataParallel does, they are the gradient of the whole, whatever is made of the
-    sums. A mean of the processes' means would weigh a rarely observed part like any other.
+    Gradients are those of this process's part, times the number of processes. Their average over
+    the processes, which DistributedDataParallel computes, is the gradient of the whole batch for
+    any function of the sums. (A mean of the processes' means would give too much weight to parts
+    with few observations.)
     """
     if not dist.is_initialized():
         return sums
@@ -120,10 +123,10 @@ def over_all(*sums: Float[Tensor, ""]) -> tuple[Float[Tensor, ""], ...]:
 
 
 def distribute(module: nn.Module) -> nn.Module:
-    """The same module, whose backward pass averages gradients over all processes.
+    """The same module, with a backward pass that averages gradients over all processes.
 
-    All start from the weights of the first. What the graph of a step reaches must not change
-    from step to step; parameters that it never reaches are left without gradient.
+    All processes start from the weights of the first. The parameters used in a step must be the
+    same in every step; those never used have no gradient.
     """
     if not dist.is_initialized():
         return module
@@ -131,39 +134,39 @@ def distribute(module: nn.Module) -> nn.Module:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What `make` returns in the first process; the others wait as long as it takes."""
+    """What `make` returns in the first process; the others wait up to LONG_TIMEOUT for it."""
     if not dist.is_initialized():
         return make()
     box = [make() if is_first() else None]
-    dist.broadcast_object_list(box, group=_patient[0])
-    return box[0]
+    dist.broadcast_object_list(box, group=_long_group[0])
+    return cast(T, box[0])
 
 
 def wait() -> None:
-    """Go on when all processes are here."""
+    """Wait until all processes have called this."""
     if dist.is_initialized():
-        dist.barrier(group=_patient[0])
+        dist.barrier(group=_long_group[0])
 
 
 def highest(*numbers: int) -> tuple[int, ...]:
-    """The highest of what the processes give for each number, in all of them."""
+    """The maximum of each number over all processes."""
     if not dist.is_initialized():
         return numbers
-    box = torch.tensor(numbers)  # on the CPU, so that no GPU is waited for
+    box = torch.tensor(numbers)  # on the CPU, so as not to wait for a GPU
     dist.all_reduce(box, dist.ReduceOp.MAX)
     return tuple(box.tolist())
 
 
 def let_first_speak(seconds: float = 5.0) -> None:
-    """Before an error message: where the first process fails in the same way, it alone speaks.
+    """Wait before printing an error message, in all processes but the first.
 
-    torchrun ends all processes as soon as one has failed, so what is said afterwards is what
-    the first does not know.
+    torchrun ends all processes as soon as one has failed. So where the first process fails in the
+    same way, only its message is printed; others are printed where it does not fail.
     """
     if not is_first():
         time.sleep(seconds)
 
 
-def _is_about_others(error: RuntimeError) -> bool:
-    # gloo raises a bare RuntimeError that begins with its own source file
+def _is_connection_error(error: RuntimeError) -> bool:
+    # gloo raises a plain RuntimeError whose message begins with the path of its source file
     return isinstance(error, dist.DistError) or "gloo" in str(error)

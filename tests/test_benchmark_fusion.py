@@ -79,14 +79,14 @@ def test_proof_and_json(benchmark, tmp_path, capsys):
 @pytest.mark.parametrize("n_views", [2, 4, 7])
 def test_as_many_powers_are_counted_as_are_taken(benchmark, n_views, monkeypatch):
     taken = []
-    heights_of = ridges._parts
+    heights_of = ridges.distances_and_heights
 
     def note(maps, x, y, spread):
         found = heights_of(maps, x, y, spread)
         taken.append((found[1].numel() + found[4].numel()) // x.shape[-1])
         return found
 
-    monkeypatch.setattr(ridges, "_parts", note)
+    monkeypatch.setattr(ridges, "distances_and_heights", note)
     exact_peaks(benchmark.random_maps(5, n_views, seed=0, around=True), FusionConfig())
     assert sum(taken) == benchmark.evaluated(n_views - 1)
 

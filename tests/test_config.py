@@ -2,15 +2,14 @@
 
 import re
 import shlex
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from canonlift.methods.fusion import FusionConfig
-from canonlift.methods.stages import STAGES
-from canonlift.models.mlp import LifterConfig
+from canonlift.models.config import ModelConfig
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig
 from canonlift.training import config as configs
@@ -23,7 +22,13 @@ data: {train: ["takes/*.npz"]}
 schedule:
   - {name: only, steps: 5, weights: {reprojection: 1.0}}
 """
-PAPER = "{reprojection: 1.0, refinement: 1.0, fused_reprojection: 0.01, consistency_3d: 0.01}"
+OVER_TIME = (
+    "model.name=temporal",
+    "model.width=64",
+    "relation.name=procrustes",
+    "windows.length=9",
+)
+PAPER = "{reprojection: 1.0, refinement: 1.0, repaired_reprojection: 0.01, consistency_3d: 0.01}"
 
 
 @pytest.fixture
@@ -38,13 +43,20 @@ def load(tmp_path):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_config_loads_in_every_variant(path):
+def test_every_shipped_config_loads_by_path_and_by_name(path):
     config = configs.load(path)
-    family = [name for name in configs.VARIANTS if ("sequence" in name) == config.is_sequence]
-    for variant in family:
-        weights = [config.objective(phase).weights for phase in config.schedule]
-        assert all(weights)
-        configs.load(path, [f"variant={variant}"])
+    assert all(phase.terms for phase in config.schedule)
+    assert configs.load(path.stem) == configs.load(f"{path.stem}.yaml") == config
+
+
+def test_the_configs_that_are_shipped_are_those_of_the_checkout():
+    assert configs.shipped() == SHIPPED
+
+
+def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
+    (tmp_path / "demo").write_text(LEAST)
+    monkeypatch.chdir(tmp_path)
+    assert configs.load("demo").data.train == ["takes/*.npz"]
 
 
 @pytest.mark.parametrize(("name", "n_named"), [("sequence", 3), ("two_views", 3)])
@@ -88,7 +100,7 @@ def test_what_is_left_out_has_the_default_of_the_class(load):
     assert load() == Config(
         schedule=[PhaseConfig("only", {"reprojection": 1.0}, 5)],
         data=DataConfig(train=["takes/*.npz"]),
-        lifter=LifterConfig(),
+        model=ModelConfig(),
         fusion=FusionConfig(),
     )
 
@@ -97,7 +109,7 @@ def test_overrides_replace_what_the_file_says(load):
     config = load(
         LEAST,
         "seed=3",
-        "lifter.width=17",
+        "model.width=17",
         "schedule.0.learning_rate=1e-3",
         "schedule.0.weights.reprojection=2",
         "fusion.method=exact",
@@ -105,7 +117,7 @@ def test_overrides_replace_what_the_file_says(load):
         "schedule.0.name=a = b",
     )
     phase = config.schedule[0]
-    assert (config.seed, config.lifter.width, phase.learning_rate) == (3, 17, 0.001)
+    assert (config.seed, config.model.width, phase.learning_rate) == (3, 17, 0.001)
     assert (phase.weights, phase.name) == ({"reprojection": 2.0}, "a = b")
     assert config.data.test == ["a.npz", "b/*.npz"]
     assert config.fusion == FusionConfig(method="exact")
@@ -130,14 +142,14 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
     ("overrides", "message"),
     [
         (["sed=1"], "sed: Key 'sed' not in 'Config'. Did you mean: 'seed'?"),
-        (["lifter.widht=9"], "lifter.widht: .* Did you mean: 'width'?"),
+        (["model.widht=9"], "model.widht: .* Did you mean: 'width'?"),
         (["schedule.0.step=9"], "Key 'step' not in 'PhaseConfig'. Did you mean: 'steps'?"),
         (["schedule.3.steps=9"], "schedule.3.steps: there is no such entry in the list"),
         (["data.simulate.n_frame=9"], "simulate.n_frame: .* Did you mean: 'n_frames'?"),
         (["batch_size=many"], "batch_size: Value 'many' .* could not be converted to Integer"),
         (["batch_size=1.5"], "batch_size: Value '1.5' .* could not be converted to Integer"),
         (["flip=maybe"], "flip: Value 'maybe' is not a valid bool"),
-        (["lifter=3"], "int is not a subclass of LifterConfig"),
+        (["model=3"], "int is not a subclass of ModelConfig"),
         (["schedule.0.weights.reprojection=much"], "'much' .* converted to Float"),
         (["seed"], "'seed' is not of the form key=value"),
         (["seed=[1"], "expected ',' or ']'"),
@@ -145,7 +157,12 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
         (["checkpoint_seconds=-1"], "checkpoint_seconds must not be negative, got -1.0"),
         (["checkpoint_seconds=.nan"], "checkpoint_seconds must not be negative, got nan"),
         (["skeleton=h36m"], "skeleton must be one of h36m17, .*got 'h36m'"),
-        (["variant=s2"], r"variant must be one of baseline, s1, s1\+s2, sequence, .*got 's2'"),
+        (
+            ["variant=s1"],
+            "variant was renamed; .* see the configs cvsf, cvsf_s1 and cvsf_baseline",
+        ),
+        (["lifter.width=9"], "lifter.* was renamed; write model: {name: mlp"),
+        (["sequence={length: 9}"], "sequence.* was renamed; write windows: {length"),
         (["schedule=[]"], "schedule needs at least one phase"),
         (["data.target=mocap"], "target must be one of none, closed_form, pose3d, got 'mocap'"),
         (["data.window_s=-1"], "data.window_s must not be negative, got -1.0"),
@@ -154,8 +171,18 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
         (["data.simulate={n_frames: 1}"], "n_frames must be at least 2"),
         (["data.simulate={cameras: {n_views: 9}}"], "n_views must be 2 to 8, got 9"),
         (["data.simulate={motions: [ski]}"], r"no motion \['ski'\]; choose from slalom"),
-        (["lifter.width=0"], "lifter.width must be positive, got 0"),
-        (["lifter.rotation=euler"], "lifter.rotation must be one of axis_angle, 6d, got 'euler'"),
+        (["model.width=0"], "model.width must be positive, got 0"),
+        (["model.name=mpl"], "model.name must be one of mlp, .*did you mean 'mlp'"),
+        (["model.depth=2"], "model.depth is not a setting of model 'mlp', which reads width, rot"),
+        (["model.precision=half"], "model.precision must be one of float32, bfloat16"),
+        (["relation.name=known"], "relation.name must be one of predicted, procrustes"),
+        (["relation.segment=2"], "segment must not exceed windows.length, got 2 and 1; 0 is"),
+        (["windows.length=0"], "windows.length must be positive, got 0"),
+        (["windows.fps=0"], "windows.fps must be positive, got 0.0"),
+        (["windows.gap=-1"], "windows.gap must not be negative, got -1"),
+        (["model={name: temporal, width: 9, heads: 2}"], "model.width must be a multiple of"),
+        (["model.name=temporal"], "predicted reads rotations, which model 'temporal' does not"),
+        (["model.rotation=euler"], "model.rotation must be one of axis_angle, 6d, got 'euler'"),
         (["fusion.method=mean"], "fusion.method must be one of grid, .*got 'mean'"),
         (["fusion.extent=0"], "fusion.extent must be positive"),
         (["fusion.threshold=-1"], "fusion.threshold .* not be negative, got -1.0 and 0.1"),
@@ -171,42 +198,46 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
         ),
         (["schedule.0.learning_rate=0"], "phase 'only': learning_rate must be positive"),
         (["schedule.0.warmup=-1"], "phase 'only': .*not negative; got 0.0001, -1 and 0.0"),
-        (["schedule.0.convergence.window=0"], "window and convergence.patience must be positive"),
+        (
+            ["schedule.0.convergence.interval=0"],
+            "interval and convergence.patience must be positive",
+        ),
         (["schedule.0.weights.reprojection=0"], "phase 'only': at least one term needs a weight"),
         (
             ["schedule.0.weights.reproject=1"],
             "phase 'only': a term .*got 'reproject'; did you mean 'reprojection'",
         ),
-        (["schedule.0.weights.imitation=1"], "'imitation' needs data.target: closed_form"),
+        (["schedule.0.weights.imitation=1"], "a term must be one of .*got 'imitation'"),
         (
-            ["variant=sequence", "schedule.0.weights={reprojection: 0, velocity: 1}"],
-            "'velocity' needs data.target: closed_form",
+            ["schedule.0.weights.target_pose=1"],
+            "'target_pose' needs a 3D target; set data.target to closed_form.*demo, recordings",
         ),
         (
             ["data.target=pose3d", "data.supervised=a.npz"],
             "pose3d reads the 3D of all recordings, data.supervised that of some; set",
         ),
         (
-            [
-                "variant=sequence",
-                "schedule.0.weights={reprojection: 0, image: 1}",
-                "data.shards=s",
-            ],
-            "data.shards holds single frames, which variant 'sequence' cannot use; set",
-        ),
-        (
-            ["variant=sequence"],
-            "'reprojection' is of single frames, which variant 'sequence' does not lift; give",
-        ),
-        (
             ["schedule.0.weights.consistency=1"],
-            r"'consistency' is of windows, which variant 's1\+s2' does not lift; give it the",
+            "'consistency' needs a network that predicts poses in the scale of the image; or "
+            "give it the weight 0. Configs that have it: sequence, sequence_semi",
         ),
         (
-            ["variant=sequence", "schedule.0.weights.reprojection=0"],
-            "phase 'only': at least one term needs a weight",
+            [*OVER_TIME, "schedule.0.weights.consistency_3d=1"],
+            "'consistency_3d' needs a network that predicts poses in a canonical frame.*: cvsf",
         ),
-        (["sequence.segment=82"], "segment must not exceed sequence.length, got 82 and 81"),
+        (
+            [*OVER_TIME, "schedule.0.weights.camera_consistency=1"],
+            "'camera_consistency' needs single frames; set windows.length to 1.*: canonpose",
+        ),
+        (
+            [
+                *OVER_TIME,
+                "windows.length=1",
+                "data.target=pose3d",
+                "schedule.0.weights.target_velocity=1",
+            ],
+            "'target_velocity' needs windows of two frames or more; set windows.length",
+        ),
     ],
 )
 def test_refuses_in_one_line_that_names_file_and_key(load, tmp_path, overrides, message):
@@ -237,44 +268,42 @@ def test_refuses_files_that_are_no_config(load, tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_an_absent_file_is_named(tmp_path):
-    for path in (tmp_path / "no.yaml", tmp_path):
-        with pytest.raises(FileNotFoundError, match=f"{path}: no such config; see the folder"):
+def test_an_absent_file_is_named_with_what_there_is(tmp_path):
+    for path in (tmp_path / "no.yaml", tmp_path, tmp_path / "demo"):
+        with pytest.raises(FileNotFoundError, match=f"{path}: no such file, nor the name of a co"):
             configs.load(path)
+    with pytest.raises(FileNotFoundError, match="one of canonpose, .*did you mean 'smoke'"):
+        configs.load("smok")
 
 
-def test_each_variant_takes_the_terms_that_its_stage_feeds(load):
-    terms = {}
-    over_time = "{image: 1.0, consistency: 0.3, mended_consistency: 0.3}"
-    for variant, stage in configs.VARIANTS.items():
-        weights = over_time if "sequence" in variant else PAPER
-        config = load(LEAST.replace("{reprojection: 1.0}", weights), f"variant={variant}")
-        objective = config.objective(config.schedule[0])
-        assert objective.reads is STAGES[stage].produces
-        terms[variant] = set(objective.weights)
-        assert config.terms == sorted(objective.weights)
-    assert terms == {
-        "baseline": {"reprojection"},
-        "s1": {"reprojection", "refinement", "fused_reprojection"},
-        "s1+s2": {"reprojection", "refinement", "fused_reprojection", "consistency_3d"},
-        "sequence": {"image", "consistency"},
-        "sequence+fusion": {"image", "consistency", "mended_consistency"},
-    }
-
-
-def test_a_phase_that_a_variant_leaves_nothing_to_minimise_is_refused(load):
-    with pytest.raises(ValueError, match="phase 'only': at least one term needs a weight"):
-        load(LEAST.replace("reprojection", "refinement"), "variant=baseline")
+def test_the_terms_of_a_phase_are_those_with_a_weight(load):
+    config = load(LEAST.replace("{reprojection: 1.0}", PAPER), "schedule.0.weights.refinement=0")
+    assert set(config.terms) == {"reprojection", "repaired_reprojection", "consistency_3d"}
+    assert config.schedule[0].terms.keys() == set(config.terms)
+    assert load().terms == ["reprojection"]
 
 
 def test_a_term_can_be_switched_off_by_its_weight(load):
-    """A weight of 0 asks for no target either, and other terms of weight 0 are still logged."""
-    both = LEAST.replace("{reprojection: 1.0}", "{imitation: 1.0, reprojection: 1.0}")
-    off = load(both, "schedule.0.weights.imitation=0")
-    assert off.terms == ["reprojection"]
-    watched = load(both, "schedule.0.weights.imitation=0", "data.target=closed_form")
-    assert watched.terms == ["imitation", "reprojection"]
+    """A weight of 0 asks for nothing, a target neither."""
+    both = LEAST.replace("{reprojection: 1.0}", "{target_pose: 1.0, reprojection: 1.0}")
+    assert load(both, "schedule.0.weights.target_pose=0").terms == ["reprojection"]
+    assert load(both, "data.target=closed_form").terms == ["reprojection", "target_pose"]
 
 
-def test_a_term_that_the_config_does_not_use_is_not_computed(load):
-    assert load().terms == ["reprojection"]
+def test_recordings_of_one_view_serve_where_a_term_can_learn_from_them(load):
+    assert load().least_views == 2
+    weights = "schedule.0.weights={reprojection: 0, own_view: 1}"
+    assert load(LEAST, *OVER_TIME, weights).least_views == 1
+
+
+def test_the_rows_of_the_papers_table_differ_in_their_terms_alone():
+    """CVSF, Table 1."""
+    both, first, baseline = map(configs.load, ("cvsf", "cvsf_s1", "cvsf_baseline"))
+    assert set(both.terms) - set(first.terms) == {"consistency_3d"}
+    assert set(first.terms) - set(baseline.terms) == {"refinement", "repaired_reprojection"}
+    assert baseline.terms == ["reprojection"]
+    for row in (first, baseline):
+        assert replace(row, schedule=both.schedule) == both
+        for phase, whole in zip(row.schedule, both.schedule, strict=True):
+            assert phase.terms.items() <= whole.terms.items()
+            assert replace(phase, weights=whole.weights) == whole

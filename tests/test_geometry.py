@@ -31,7 +31,7 @@ def assert_rotations(matrices, atol=1e-12):
 
 @each_head
 @pytest.mark.parametrize("size_of_input", [1e-3, 1.0, 30.0])
-def test_whatever_the_network_says_is_a_rotation(make, size, size_of_input):
+def test_any_input_gives_a_rotation(make, size, size_of_input):
     assert_rotations(make(size_of_input * random(5, 7, size)))
 
 
@@ -63,7 +63,7 @@ def test_six_returns_the_columns_of_a_rotation_as_they_are():
 @pytest.mark.parametrize(
     "columns", [(0, 0, 0, 0, 0, 0), (1, 2, 3, -2, -4, -6), (0, 0, 0, 1, 0, 0)]
 )
-def test_six_stays_finite_where_a_turn_is_open(columns):
+def test_six_stays_finite_where_the_rotation_is_undetermined(columns):
     columns = torch.tensor([columns], dtype=torch.float64, requires_grad=True)
     found = from_six(columns)
     found.sum().backward()
@@ -71,7 +71,7 @@ def test_six_stays_finite_where_a_turn_is_open(columns):
     assert columns.grad.isfinite().all()
 
 
-def test_the_nearest_rotation_to_a_sum_is_the_mean_of_scipy():
+def test_the_nearest_rotation_to_a_sum_is_scipys_mean():
     rotations, weight = random_rotations(5, 7), uniform(5, 7)
     found = nearest_rotation((weight[..., None, None] * rotations).sum(1))
     for i in range(5):
@@ -79,7 +79,7 @@ def test_the_nearest_rotation_to_a_sum_is_the_mean_of_scipy():
         assert_close(found[i], torch.from_numpy(mean.as_matrix()))
 
 
-def test_the_nearest_rotation_is_never_a_mirror_and_nothing_is_nearer():
+def test_the_nearest_rotation_is_never_a_reflection_and_nothing_is_nearer():
     matrix = random(20, 3, 3)
     assert (torch.linalg.det(matrix) < 0).any()
     found = nearest_rotation(matrix)
@@ -146,7 +146,7 @@ def test_weight_0_leaves_a_point_out_and_2_counts_it_twice():
             assert_close(a, b)
 
 
-def test_never_a_mirror_with_or_without_weights():
+def test_never_a_reflection_with_or_without_weights():
     source = random(8, 17, 3)
     mirrored = source * torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
     for weight in (None, uniform(8, 17)):
@@ -205,7 +205,7 @@ def test_corresponding_points_lie_on_the_lines_of_m_from_n():
 
 
 def test_lines_agree_with_the_orthographic_fundamental_matrix():
-    """F of methods.md, trap 4; kornia's distance is the one to both lines, squared."""
+    """Kornia's distance is the sum of the squared distances to both lines."""
     in_n, _, r = orthographic_pair()
     other = random(*in_n.shape, seed=5)
     zero = torch.zeros_like(r[:, 0, 0])
@@ -226,7 +226,7 @@ def test_sine_is_that_of_the_angle_between_the_optical_axes():
 
 @pytest.mark.parametrize("axis_of_n", [1.0, -1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_views_along_one_axis_draw_a_finite_line_through_the_point_itself(axis_of_n, dtype):
+def test_views_with_parallel_axes_give_a_finite_line_through_the_point_itself(axis_of_n, dtype):
     turn = from_axis_angle(torch.tensor([[0.0, 0.0, 0.4]], dtype=dtype))
     m_from_n = turn * torch.tensor([1.0, axis_of_n, axis_of_n], dtype=dtype)
     m_from_n.requires_grad_()
@@ -255,7 +255,7 @@ def test_norm_is_that_of_the_observed_coordinates():
         assert_close(norm(points, observed)[i, 0, 0], expected)
 
 
-def test_unit_scale_forgets_size_and_what_was_not_observed():
+def test_unit_scale_is_independent_of_size_and_of_unobserved_points():
     points, observed = random(4, 17, 2), uniform(4, 17) > 0.3
     size = torch.tensor([1e-3, 1.0, 7.0, 1e4], dtype=torch.float64)[:, None, None]
     poisoned = torch.where(observed[..., None], size * points, torch.nan)
@@ -299,7 +299,7 @@ def test_exact_images_are_factored_exactly_whatever_their_scales(n_views):
     assert_close(image, views.keypoints, atol=1e-4, rtol=0)  # pixels
 
 
-def test_rotations_are_the_true_ones_up_to_one_turn_and_mirror():
+def test_rotations_are_the_true_ones_up_to_one_rotation_and_reflection():
     views, truth = scene(6, 5)
     found = factorise(views.keypoints, views.confidence).rotation
     relative = torch.einsum("bmrk,bnck->bmnrc", found, found)
@@ -309,7 +309,7 @@ def test_rotations_are_the_true_ones_up_to_one_turn_and_mirror():
     assert gap.max() < 1e-6
 
 
-def test_missing_joints_may_hold_anything_and_are_filled_in():
+def test_missing_joints_may_have_any_value_and_are_filled_in():
     views, truth = scene(6, 6)
     seen = uniform(*views.confidence.shape, seed=4) > 0.1
     seen[:, :, 0] = True
@@ -324,7 +324,7 @@ def test_missing_joints_may_hold_anything_and_are_filled_in():
             assert torch.equal(a, b)
 
 
-def test_what_is_trusted_less_disturbs_less():
+def test_a_wrong_point_of_less_weight_causes_less_error():
     views, truth = scene(8, 5)
     wrong = views.keypoints.clone()
     wrong[:, 1, 5] += torch.tensor([60.0, -40.0], dtype=torch.float64)

@@ -23,8 +23,8 @@ def refinement(views, lifted):
     return frame_losses.refinement(views, replace(views, keypoints=(views.keypoints + image) / 2))
 
 
-def imitation(views, lifted):
-    return frame_losses.imitation(views, views.target, lifted)
+def target_pose(views, lifted):
+    return frame_losses.target_pose(views, views.target, lifted)
 
 
 def consistency_3d(views, lifted):
@@ -35,14 +35,14 @@ LOSSES = {
     "reprojection": frame_losses.reprojection,
     "refinement": refinement,
     "consistency_3d": consistency_3d,
-    "imitation": imitation,
+    "target_pose": target_pose,
     "camera_consistency": frame_losses.camera_consistency,
 }
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 each_self_supervised_loss = pytest.mark.parametrize(
     "loss",
-    [f for f in LOSSES.values() if f is not imitation],
-    ids=[n for n in LOSSES if n != "imitation"],
+    [f for f in LOSSES.values() if f is not target_pose],
+    ids=[n for n in LOSSES if n != "target_pose"],
 )
 
 
@@ -118,9 +118,9 @@ def test_blind_to_the_mirrored_world(loss, noisy):
 def test_a_target_sees_the_mirrored_world(exact):
     views, truth = exact
     mirrored = Lifted(truth.pose * DEPTH, DEPTH[:, None] * truth.rotation * DEPTH)
-    assert imitation(views, mirrored) > 0.1
+    assert target_pose(views, mirrored) > 0.1
     target = Target(views.target.pose * DEPTH, views.target.trust)
-    assert imitation(replace(views, target=target), mirrored) < 1e-12
+    assert target_pose(replace(views, target=target), mirrored) < 1e-12
 
 
 def test_only_another_view_sees_a_wrong_depth(exact):
@@ -137,7 +137,7 @@ def test_only_another_view_sees_a_wrong_depth(exact):
     ]
     assert max(alone) < 1e-12
     assert frame_losses.reprojection(views, wrong) > 0.03
-    assert imitation(views, wrong) > 0.03
+    assert target_pose(views, wrong) > 0.03
 
 
 # Slow loops over the equations
@@ -211,7 +211,7 @@ def test_imitation_equals_a_loop_over_all_pairs(noisy):
         gap = unit(views.target.pose[b, m], known) - unit(seen, known)
         values += list(gap.abs().sum(-1))
         weights += list(views.target.trust[b, m])
-    assert_close(imitation(views, lifted), weighted_mean(values, weights))
+    assert_close(target_pose(views, lifted), weighted_mean(values, weights))
 
 
 def test_camera_consistency_equals_a_loop_over_all_pairs(noisy):
@@ -246,7 +246,7 @@ def test_what_was_not_observed_does_not_matter(loss, noisy):
     )
     expected = loss(views, lifted)
     assert_close(loss(replace(views, keypoints=poisoned), lifted), expected)
-    if loss is not imitation:  # a target says where the person is even in an empty view
+    if loss is not target_pose:  # a target says where the person is even in an empty view
         assert_close(loss(views, other), expected)
 
 
@@ -254,8 +254,8 @@ def test_an_unknown_part_of_a_target_does_not_matter(noisy):
     views, lifted = noisy
     trust = views.target.trust * (uniform(3, 4, 17, seed=3) > 0.3)
     pose = views.target.pose.masked_fill((trust == 0)[..., None], 1e6)
-    expected = frame_losses.imitation(views, Target(views.target.pose, trust), lifted)
-    assert_close(frame_losses.imitation(views, Target(pose, trust), lifted), expected)
+    expected = frame_losses.target_pose(views, Target(views.target.pose, trust), lifted)
+    assert_close(frame_losses.target_pose(views, Target(pose, trust), lifted), expected)
 
 
 def test_an_unsure_joint_counts_less(exact):
@@ -335,7 +335,7 @@ def test_consistency_sees_views_that_disagree(exact):
 def test_imitation_needs_a_target(exact):
     views, truth = exact
     with pytest.raises(ValueError, match=r"data\.target"):
-        frame_losses.imitation(views, None, truth)
+        frame_losses.target_pose(views, None, truth)
 
 
 # The rig

@@ -1,4 +1,4 @@
-"""The procedural athlete: what must be true of every body, whatever it does."""
+"""Laws of the procedural athlete: what is true of every body in every motion."""
 
 from functools import cache
 
@@ -12,11 +12,11 @@ from canonlift.simulation.motions import MOTIONS
 from canonlift.simulation.noise import smooth_noise
 
 each_motion = pytest.mark.parametrize("motion", MOTIONS)
-FPS = 120.0  # fine enough to see a jerk between the frames of a video
+FPS = 120.0  # higher than of the video, to detect jerks between its frames
 
 
 @cache
-def takes(motion):
+def performed(motion):
     """Three people doing one motion (3, T, 17, 3)."""
     generators = [np.random.default_rng(seed) for seed in (3, 14, 15)]
     return np.stack([perform(sample_person(g), [motion], 720, FPS, g) for g in generators])
@@ -38,7 +38,7 @@ def folds(pose, upper, middle, lower, axis):
 
 @each_motion
 def test_bones_keep_their_length_and_left_equals_right(motion):
-    pose = takes(motion)
+    pose = performed(motion)
     length = np.stack([np.linalg.norm(pose[:, :, b] - pose[:, :, a], axis=-1)
                        for a, b in bones(H36M17)], -1)  # fmt: skip
     np.testing.assert_allclose(length, length[:, :1].repeat(720, 1), atol=1e-9)
@@ -51,7 +51,7 @@ def test_bones_keep_their_length_and_left_equals_right(motion):
 @each_motion
 @pytest.mark.parametrize("side", ["l", "r"])
 def test_knees_fold_backward_and_elbows_forward(motion, side):
-    pose = takes(motion)
+    pose = performed(motion)
     hips = at(pose, "l_hip") - at(pose, "r_hip")
     bend, sign = folds(pose, f"{side}_hip", f"{side}_knee", f"{side}_ankle", hips)
     assert (sign > 0).all()
@@ -65,9 +65,9 @@ def test_knees_fold_backward_and_elbows_forward(motion, side):
 
 
 @each_motion
-def test_nobody_folds_through_himself(motion):
-    """The thigh meets the trunk, and the head keeps away from the shoulders."""
-    pose = takes(motion)
+def test_limbs_do_not_pass_through_the_body(motion):
+    """Angle between thigh and trunk, and distance between head and shoulders."""
+    pose = performed(motion)
     trunk = at(pose, "spine") - at(pose, "pelvis")
     for side in "lr":
         thigh = at(pose, f"{side}_knee") - at(pose, f"{side}_hip")
@@ -79,8 +79,8 @@ def test_nobody_folds_through_himself(motion):
 
 
 @each_motion
-def test_nothing_sinks_into_the_floor_and_feet_come_down_to_it(motion):
-    pose = takes(motion)
+def test_nothing_is_below_the_floor_and_feet_touch_it(motion):
+    pose = performed(motion)
     ankles = pose[:, :, [H36M17.index("l_ankle"), H36M17.index("r_ankle")], 1].min(-1)
     assert pose[..., 1].min() > 0.045
     assert ankles.min() > ANKLE_HEIGHT - 1e-9
@@ -89,33 +89,33 @@ def test_nothing_sinks_into_the_floor_and_feet_come_down_to_it(motion):
 
 
 @each_motion
-def test_no_jerks_even_between_the_frames(motion):
-    pose = takes(motion)
+def test_accelerations_and_speeds_are_human(motion):
+    pose = performed(motion)
     acceleration = np.linalg.norm(np.diff(pose, 2, axis=1), axis=-1) * FPS**2
     assert acceleration.max() < 160  # real hands and feet reach 150 m/s^2 and more
     assert acceleration[..., H36M17.index("pelvis")].max() < 50
     assert np.linalg.norm(np.diff(pose, axis=1), axis=-1).max() * FPS < 16
 
 
-def test_a_jump_lasts_as_long_as_gravity_says():
+def test_a_jump_lasts_as_long_as_gravity_makes_it():
     """g T^2 / 8 high; higher only for legs drawn up in flight."""
     time = np.arange(0.0, 5.0, 0.001)
     excess = []
     for seed in range(20):
         height = MOTIONS["jump"](time, np.random.default_rng(seed))["rise"]
         start, land = np.flatnonzero(np.diff(height > 1e-6))[:2]
-        if height[start + 1] < 1e-6:  # the take began in flight
+        if height[start + 1] < 1e-6:  # the motion began in flight
             continue
         flight = height[start : land + 1]
         excess.append(flight.max() / (9.81 * (land - start) ** 2 * 1e-6 / 8))
     assert len(excess) > 10
     assert min(excess) == pytest.approx(1.0, abs=0.15)
-    feet = at(takes("jump"), "l_ankle")[..., 1]
+    feet = at(performed("jump"), "l_ankle")[..., 1]
     assert (feet.max(1) > ANKLE_HEIGHT + 0.1).all()
 
 
 def test_running_covers_ground_without_sliding():
-    pose = takes("run")
+    pose = performed("run")
     velocity = np.diff(pose[..., [0, 2]], axis=1) * FPS
     speed = np.linalg.norm(velocity, axis=-1)
     feet = [H36M17.index("l_ankle"), H36M17.index("r_ankle")]
@@ -126,7 +126,7 @@ def test_running_covers_ground_without_sliding():
 
 
 def test_forward_is_where_the_nose_points():
-    pose = takes("slalom")
+    pose = performed("slalom")
     travels = np.diff(at(pose, "pelvis"), axis=1)[..., [0, 2]]
     neck = (at(pose, "thorax") + at(pose, "head")) / 2
     faces = (at(pose, "nose") - neck)[:, :-1][..., [0, 2]]
@@ -162,16 +162,16 @@ def test_everybody_is_different_and_of_human_height():
 
 
 @each_motion
-def test_a_take_follows_from_its_generator_alone(motion):
-    def take(seed):
+def test_a_motion_depends_on_its_generator_alone(motion):
+    def made(seed):
         g = np.random.default_rng(seed)
         return perform(sample_person(g), [motion], 40, 30.0, g)
 
-    assert take(5).tobytes() == take(5).tobytes()
-    assert np.abs(take(5) - take(6)).max() > 0.1
+    assert made(5).tobytes() == made(5).tobytes()
+    assert np.abs(made(5) - made(6)).max() > 0.1
 
 
-def test_any_length_and_frame_rate_will_do():
+def test_any_length_and_frame_rate_gives_finite_poses():
     g = np.random.default_rng(0)
     person = sample_person(g)
     for n_frames, fps in ((2, 30.0), (7, 5.0), (100, 240.0), (1500, 10.0)):
@@ -180,7 +180,7 @@ def test_any_length_and_frame_rate_will_do():
         assert np.isfinite(pose).all()
 
 
-def test_refuses_what_nobody_can_do():
+def test_refuses_unknown_motions_and_too_few_frames():
     g = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"\['moonwalk'\]; choose from slalom"):
         perform(sample_person(g), ["run", "moonwalk"], 10, 30.0, g)

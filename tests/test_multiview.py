@@ -1,16 +1,12 @@
-"""Laws of the robust least squares over views, and of the consensus made with it."""
-
-from dataclasses import replace
+"""Laws of the robust least squares over views."""
 
 import numpy as np
 import torch
-from conftest import disturbed, random, scene, turned, uniform
+from conftest import random, scene, turned, uniform
 from scipy.linalg import polar
 from torch.testing import assert_close
 
 from canonlift.geometry.alignment import align_similarity
-from canonlift.geometry.scale import unit_scale
-from canonlift.methods.targets import TRUSTED, consensus
 from canonlift.solve.least_squares import (
     Observations,
     adjust,
@@ -18,7 +14,7 @@ from canonlift.solve.least_squares import (
     resect,
     triangulate,
 )
-from canonlift.types import Lifted, Target, Views
+from canonlift.types import Views
 
 
 def pose_error(pose, truth):
@@ -125,38 +121,6 @@ def test_resection_returns_rotations(noisy):
     assert_close(torch.linalg.det(rotation), torch.ones_like(rotation[..., 0, 0]))
 
 
-def test_the_consensus_is_nearer_to_the_truth_than_what_it_starts_from():
-    views, truth = scene(n_samples=16, n_views=5, seed=3)
-    views, _ = disturbed(views, truth, seed=4)
-    pose = truth.pose + 0.3 * random(*truth.pose.shape, seed=6)
-    lifted = turned(Lifted(pose, truth.rotation), 0.1, seed=7)
-    target = consensus(views, lifted)
-    start = pose_error(lifted.in_camera, truth.in_camera)
-    mean = unit_scale(pose, torch.ones_like(views.observed)).mean(1, keepdim=True)
-    assert pose_error(target.pose, truth.in_camera) < 0.5 * start
-    assert pose_error(target.pose[:, :1], truth.in_camera[:, :1]) < 0.9 * pose_error(
-        mean, truth.pose[:, :1]
-    )
-
-
-def test_the_consensus_is_the_target_of_the_views_where_that_is_trusted(noisy):
-    """Whole poses of a view, in which the target's own joints count: their sizes differ."""
-    views, lifted = noisy
-    trust = uniform(*views.confidence.shape) * (
-        uniform(*views.confidence.shape[:2], 1, seed=1) > 0.5
-    )
-    trust = trust * (uniform(*views.confidence.shape, seed=2) > 0.3)
-    target = Target(random(*views.confidence.shape, 3), trust)
-    expected = consensus(views, lifted)
-    found = consensus(replace(views, target=target), lifted)
-    known = target.trust.amax(-1) > TRUSTED
-    assert 0.2 < known.double().mean() < 0.8
-    assert_close(found.pose[known], target.pose[known])
-    assert_close(found.trust[known], (trust[known] > 0).double())
-    assert_close(found.pose[~known], expected.pose[~known])
-    assert_close(found.trust[~known], expected.trust[~known])
-
-
 def test_adjusting_finds_pose_rotations_and_scales_together():
     views, truth = scene(n_samples=4)
     off = turned(truth, 0.15, seed=5)
@@ -168,16 +132,6 @@ def test_adjusting_finds_pose_rotations_and_scales_together():
     start = off.rotation[:, 1:] @ off.rotation[:, :1].mT
     assert (relative - expected).abs().max() < 0.1 * (start - expected).abs().max()
     assert pose_error(pose, truth.pose[:, 0]) < 0.002
-
-
-def test_the_consensus_needs_two_views_and_carries_no_gradient(exact):
-    views, truth = exact
-    alone = torch.zeros_like(views.confidence)
-    alone[:, 0] = 1
-    target = consensus(Views(views.keypoints, alone, views.rig), truth)
-    assert (target.trust == 0).all()
-    leaf = Lifted(truth.pose.clone().requires_grad_(), truth.rotation)
-    assert not consensus(views, leaf).pose.requires_grad
 
 
 def test_triangulation_has_the_gradient_of_its_last_least_squares(noisy):

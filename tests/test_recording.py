@@ -1,4 +1,4 @@
-"""Laws of `recording.npz`: what is written is read, and nothing else is."""
+"""Laws of `recording.npz`: what was written is read, and anything else is refused."""
 
 import zipfile
 from dataclasses import fields, replace
@@ -14,7 +14,7 @@ from canonlift.data.recording import Recording, load, save
 
 @pytest.fixture
 def recording():
-    """A take with everything in it, of which a tenth is unobserved."""
+    """A recording with every array, of which a tenth is unobserved."""
     rng = np.random.default_rng(0)
     shape = (5, 3, 17)
     keypoints = rng.uniform(0, 1000, (*shape, 2)).astype(np.float32)
@@ -37,7 +37,7 @@ def recording():
 
 @pytest.fixture
 def arrays(recording, tmp_path):
-    """The same as the arrays of its file."""
+    """The arrays of its file."""
     save(recording, tmp_path / "whole.npz")
     with np.load(tmp_path / "whole.npz") as file:
         return dict(file)
@@ -53,7 +53,7 @@ def assert_same(one, other):
 
 
 def refused(arrays, tmp_path, match):
-    """The file is refused by name and with a reason."""
+    """The file is refused, with its name and a reason."""
     path = tmp_path / "bad.npz"
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=match) as error:
@@ -62,15 +62,17 @@ def refused(arrays, tmp_path, match):
 
 
 def test_reads_what_was_written(recording, tmp_path):
-    for name, take in {
+    for name, one in {
         "all": recording,
         "least": replace(
             recording, rig="", processing="", image_size=None, pose3d=None, keypoints_true=None
         ),
     }.items():
         path = tmp_path / "new folder" / name
-        save(take, path)
-        assert_same(load(path), take)
+        save(one, path)
+        assert_same(load(path), one)
+        one.save(str(path.with_suffix(".too")))
+        assert path.with_suffix(".too").read_bytes() == path.read_bytes()
 
 
 def test_the_file_has_the_documented_types(arrays):
@@ -104,7 +106,7 @@ def test_a_failing_save_leaves_the_old_file_and_no_other(recording, tmp_path, mo
     assert path.read_bytes() == b"precious"
 
 
-def test_refuses_a_number_that_is_none_where_something_was_seen(recording):
+def test_refuses_a_keypoint_that_is_not_finite_where_it_was_observed(recording):
     t, v, j = np.argwhere(recording.confidence > 0)[7]
     for value in (np.nan, np.inf):
         keypoints = recording.keypoints.copy()
@@ -118,7 +120,7 @@ def test_refuses_a_number_that_is_none_where_something_was_seen(recording):
 def test_refuses_confidence_outside_zero_to_one(recording, value):
     confidence = recording.confidence.copy()
     confidence[2, 1, 3] = value
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]; scale"):
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\]; scale"):
         replace(recording, confidence=confidence)
 
 
@@ -148,11 +150,11 @@ def test_refuses_arrays_that_disagree(arrays, tmp_path, change, match, monkeypat
     refused({**arrays, **change}, tmp_path, match)
 
 
-def test_says_which_keys_are_missing(arrays, tmp_path):
+def test_names_missing_keys(arrays, tmp_path):
     least = {"keypoints", "confidence", "joints", "views", "fps"}
     for name in least:
         rest = {key: array for key, array in arrays.items() if key != name}
-        refused(rest, tmp_path, f"lacks {name}; see README")
+        refused(rest, tmp_path, f"lacks {name}; write it with `canonlift convert`")
     refused({}, tmp_path, "lacks confidence, fps, joints, keypoints, views")
 
 
@@ -162,7 +164,7 @@ def test_other_keys_are_not_read(arrays, recording, tmp_path):
 
 
 def test_a_damaged_file_is_refused_or_read_unharmed(recording, tmp_path):
-    """Wherever it was cut or overwritten, nobody gets half a take or another one's numbers."""
+    """Wherever it was cut or overwritten, no part of a recording or wrong number is returned."""
     path = tmp_path / "damaged.npz"
     save(recording, path)
     whole = path.read_bytes()
@@ -196,7 +198,7 @@ def test_an_absent_file_is_named(tmp_path):
 
 
 class Hostile:
-    """Leaves a mark when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -211,11 +213,11 @@ def test_a_pickle_is_refused_and_never_run(arrays, tmp_path, name):
     hostile = np.array([Hostile(mark)], dtype=object)
     refused({**arrays, name: hostile}, tmp_path, "not a readable .npz .*pickled objects")
     assert not mark.exists()
-    np.load(tmp_path / "bad.npz", allow_pickle=True)[name]  # the trap is one
+    np.load(tmp_path / "bad.npz", allow_pickle=True)[name]  # it would have run
     assert mark.exists()
 
 
-def test_a_made_joint_is_as_sure_as_its_least_sure_source(recording):
+def test_a_computed_joint_has_the_lowest_confidence_of_its_sources(recording):
     made = recording.on_skeleton(skeleton.H36M17)
     source = dict(zip(recording.joints, np.moveaxis(recording.confidence, -1, 0), strict=True))
     hips = np.minimum(source["l_hip"], source["r_hip"])
@@ -231,14 +233,14 @@ def test_a_made_joint_is_as_sure_as_its_least_sure_source(recording):
         np.testing.assert_array_equal(made.confidence[..., j], expected_here, err_msg=name)
 
 
-def test_an_unobserved_joint_takes_only_those_made_of_it_with_it(recording):
+def test_an_unobserved_joint_affects_only_joints_computed_from_it(recording):
     keypoints, confidence = recording.keypoints.copy(), recording.confidence.copy()
     pose3d = recording.pose3d.copy()
     keypoints[:], confidence[:] = 100.0, 0.5
     hip = recording.joints.index("l_hip")
     keypoints[1, 2, hip], confidence[1, 2, hip], pose3d[1, 2, hip, 0] = np.nan, 0, np.nan
-    take = replace(recording, keypoints=keypoints, confidence=confidence, pose3d=pose3d)
-    made = take.on_skeleton(skeleton.H36M17)
+    one = replace(recording, keypoints=keypoints, confidence=confidence, pose3d=pose3d)
+    made = one.on_skeleton(skeleton.H36M17)
     for points in (made.keypoints, made.pose3d):
         lost = np.argwhere(np.isnan(points).any(-1))
         assert [(t, v, made.joints[j]) for t, v, j in lost] == [
@@ -249,8 +251,8 @@ def test_an_unobserved_joint_takes_only_those_made_of_it_with_it(recording):
 
 
 def test_truth_is_converted_as_the_detections_are(recording):
-    take = replace(recording, keypoints_true=recording.keypoints)
-    made = take.on_skeleton(skeleton.SKELETONS["limbs14"])
+    one = replace(recording, keypoints_true=recording.keypoints)
+    made = one.on_skeleton(skeleton.SKELETONS["limbs14"])
     np.testing.assert_array_equal(made.keypoints_true, made.keypoints)
     matrix = skeleton.conversion(recording.joints, made.joints)
     np.testing.assert_allclose(made.pose3d, matrix @ recording.pose3d, rtol=0, atol=1e-6)
@@ -263,12 +265,12 @@ def test_on_its_own_joints_nothing_changes_and_the_rest_is_kept(recording):
         assert getattr(made, name) is getattr(recording, name)
 
 
-def test_joints_that_cannot_be_made_are_listed(recording):
+def test_joints_that_cannot_be_computed_are_named(recording):
     with pytest.raises(ValueError, match="cannot make l_heel of the joints"):
         recording.on_skeleton(("pelvis", "l_heel"))
 
 
-def test_partly_leaves_what_cannot_be_made_unobserved_and_the_rest_alone(recording):
+def test_partly_leaves_joints_that_cannot_be_computed_unobserved(recording):
     limbs = recording.on_skeleton(skeleton.SKELETONS["limbs14"])
     made = limbs.on_skeleton(skeleton.H36M17, partly=True)
     absent = [made.joints.index(name) for name in ("nose", "head")]

@@ -1,4 +1,4 @@
-"""The simulated session: cameras that are perspective, a detector that errs as measured."""
+"""Laws of the simulated session: perspective cameras, a detector with the measured errors."""
 
 from dataclasses import replace
 from functools import cache
@@ -28,7 +28,7 @@ def action(n_frames, seed=0, fps=30.0):
     return perform(sample_person(g), list(g.permutation(list(MOTIONS))), n_frames, fps, g)
 
 
-def shot(cameras=CameraConfig(), detector=PERFECT, n_frames=60, seed=0, fps=30.0):  # noqa: B008
+def filmed(cameras=CameraConfig(), detector=PERFECT, n_frames=60, seed=0, fps=30.0):  # noqa: B008
     g = np.random.default_rng(seed)
     return film(action(n_frames, seed, fps), H36M17, fps, cameras, detector, g)
 
@@ -44,16 +44,16 @@ def joint(name):
 def test_projects_as_a_homogeneous_camera_matrix_does(cameras):
     """K [R | t] on homogeneous points, with a rotation that scipy accepts as one."""
     world = action(30)
-    crew = place_cameras(world, 30.0, cameras, np.random.default_rng(1))
-    found = crew.project(crew.in_axes(world))
+    placed = place_cameras(world, 30.0, cameras, np.random.default_rng(1))
+    found = placed.project(placed.in_axes(world))
     width, height = cameras.image_size
     for t in (0, 11, 29):
         for v in range(cameras.n_views):
-            turn = Rotation.from_matrix(crew.rotation[t, v])
-            np.testing.assert_allclose(turn.as_matrix(), crew.rotation[t, v], atol=1e-12)
-            focal = crew.focal_px[t, v]
+            turn = Rotation.from_matrix(placed.rotation[t, v])
+            np.testing.assert_allclose(turn.as_matrix(), placed.rotation[t, v], atol=1e-12)
+            focal = placed.focal_px[t, v]
             inner = [[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]
-            shift = -turn.apply(crew.position[t, v])
+            shift = -turn.apply(placed.position[t, v])
             matrix = np.array(inner) @ np.column_stack([turn.as_matrix(), shift])
             points = matrix @ np.column_stack([world[t], np.ones(17)]).T
             assert (points[2] > 1.0).all()
@@ -62,7 +62,7 @@ def test_projects_as_a_homogeneous_camera_matrix_does(cameras):
 
 @pytest.mark.parametrize("cameras", [CameraConfig(), HAND_HELD])
 def test_pose3d_lands_on_the_true_keypoints_whatever_the_zoom(cameras):
-    seen = shot(cameras)
+    seen = filmed(cameras)
     half = seen.image_size[None, :, None] / 2
     ray = seen.pose3d[..., :2] / seen.pose3d[..., 2:]
     pixel = seen.keypoints_true - half
@@ -75,17 +75,17 @@ def test_pose3d_lands_on_the_true_keypoints_whatever_the_zoom(cameras):
 
 
 def test_every_camera_sees_the_same_body():
-    seen = shot(HAND_HELD)
+    seen = filmed(HAND_HELD)
     gap = np.linalg.norm(seen.pose3d[..., :, None, :] - seen.pose3d[..., None, :, :], axis=-1)
     np.testing.assert_allclose(gap, gap[:, :1].repeat(3, 1), atol=1e-5)
 
 
 def test_left_is_left_and_up_is_up():
-    """Whoever faces the camera has his left at the right side of the image.
+    """The left side of a person who faces the camera is on the right side of the image.
 
-    Nearly always: where he faces is judged by his nose, and he may look over his shoulder.
+    Nearly always: the nose gives the direction, and people also look over a shoulder.
     """
-    seen = shot(CameraConfig(n_views=8), n_frames=300)
+    seen = filmed(CameraConfig(n_views=8), n_frames=300)
     neck = (seen.pose3d[:, :, joint("thorax")] + seen.pose3d[:, :, joint("head")]) / 2
     faces = seen.pose3d[:, :, joint("nose")] - neck
     facing = -faces[..., 2] / np.linalg.norm(faces, axis=-1)
@@ -100,18 +100,18 @@ def test_left_is_left_and_up_is_up():
 
 @pytest.mark.parametrize("n_views", range(2, 9))
 def test_any_number_of_cameras_from_two_to_eight(n_views):
-    seen = shot(CameraConfig(n_views=n_views), DetectorConfig(), n_frames=5)
+    seen = filmed(CameraConfig(n_views=n_views), DetectorConfig(), n_frames=5)
     assert seen.keypoints.shape == (5, n_views, 17, 2)
     assert len(set(seen.views)) == n_views
 
 
-def test_a_fixed_rig_never_moves_and_misses_nothing():
+def test_fixed_cameras_never_move_and_have_the_whole_action_in_the_image():
     world = action(400)
     for cameras, moves in ((CameraConfig(fixed=True), False), (CameraConfig(), True)):
-        crew = place_cameras(world, 30.0, cameras, np.random.default_rng(1))
-        for track in (crew.rotation, crew.focal_px):
+        placed = place_cameras(world, 30.0, cameras, np.random.default_rng(1))
+        for track in (placed.rotation, placed.focal_px):
             assert (np.ptp(track, axis=0).max() > 1e-2) == moves
-        assert np.ptp(crew.position, axis=0).max() == 0  # both stand on tripods
+        assert np.ptp(placed.position, axis=0).max() == 0  # both stand on tripods
     seen = film(world, H36M17, 30.0, CameraConfig(fixed=True), PERFECT, np.random.default_rng(1))
     assert (seen.confidence > 0).all()
     first, second = seen.pose3d[:, 0].reshape(-1, 3), seen.pose3d[:, 1].reshape(-1, 3)
@@ -120,7 +120,7 @@ def test_a_fixed_rig_never_moves_and_misses_nothing():
 
 
 def test_cameras_follow_smoothly_and_keep_the_athlete_in_the_image():
-    seen = shot(CameraConfig(drift_m=0.2), n_frames=600)
+    seen = filmed(CameraConfig(drift_m=0.2), n_frames=600)
     assert (seen.confidence > 0).mean() > 0.99
     size = (seen.keypoints_true.max(2) - seen.keypoints_true.min(2)).max(-1) / 1080
     assert np.quantile(size, 0.05) > 0.2
@@ -151,9 +151,9 @@ def test_cameras_stand_where_the_config_says():
 
 
 @cache
-def watched():
-    """48,000 instants at 10 fps, and the error of each joint in boxes (T, V, J, 2)."""
-    seen = shot(CameraConfig(n_views=8), DetectorConfig(), n_frames=6000, fps=10.0)
+def detected():
+    """48,000 images at 10 fps, and the error of each joint in units of the box (T, V, J, 2)."""
+    seen = filmed(CameraConfig(n_views=8), DetectorConfig(), n_frames=6000, fps=10.0)
     box = (seen.keypoints_true.max(2) - seen.keypoints_true.min(2)).max(-1)
     return seen, (seen.keypoints - seen.keypoints_true) / box[..., None, None]
 
@@ -168,8 +168,8 @@ def correlation(error, lag):
 
 
 @pytest.mark.parametrize("name", H36M17)
-def test_errors_are_as_large_and_as_lasting_as_measured(name):
-    _, error = watched()
+def test_errors_have_the_measured_size_and_correlation(name):
+    _, error = detected()
     size = np.linalg.norm(error[:, :, joint(name)], axis=-1)
     size = size[~np.isnan(size)]
     expected = ERRORS[name]
@@ -182,17 +182,17 @@ def test_errors_are_as_large_and_as_lasting_as_measured(name):
 
 
 def test_errors_last_as_long_at_any_frame_rate():
-    seen = shot(CameraConfig(n_views=8), DetectorConfig(), n_frames=3000, fps=60.0)
+    seen = filmed(CameraConfig(n_views=8), DetectorConfig(), n_frames=3000, fps=60.0)
     box = (seen.keypoints_true.max(2) - seen.keypoints_true.min(2)).max(-1)
     found = correlation((seen.keypoints - seen.keypoints_true) / box[..., None, None], lag=6)
     expected = np.array([ERRORS[name].correlation for name in H36M17])
     assert abs((found - expected).mean()) < 0.05
 
 
-def test_the_first_frame_is_as_bad_as_any_other():
+def test_the_first_frame_has_errors_of_the_same_size():
     gaps = []
     for seed in range(60):
-        seen = shot(CameraConfig(n_views=8), DetectorConfig(), n_frames=2, seed=seed)
+        seen = filmed(CameraConfig(n_views=8), DetectorConfig(), n_frames=2, seed=seed)
         box = (seen.keypoints_true.max(2) - seen.keypoints_true.min(2)).max(-1)
         error = np.linalg.norm(seen.keypoints - seen.keypoints_true, axis=-1)
         gaps.append(error[0] / box[0, :, None] / [ERRORS[name].median for name in H36M17])
@@ -200,16 +200,16 @@ def test_the_first_frame_is_as_bad_as_any_other():
 
 
 def test_errors_do_not_depend_on_how_large_the_person_is_in_the_image():
-    near = shot(CameraConfig(share=(0.7, 0.7)), DetectorConfig(), n_frames=20)
-    far = shot(CameraConfig(share=(0.35, 0.35)), DetectorConfig(), n_frames=20)
+    near = filmed(CameraConfig(share=(0.7, 0.7)), DetectorConfig(), n_frames=20)
+    far = filmed(CameraConfig(share=(0.35, 0.35)), DetectorConfig(), n_frames=20)
     gap = [seen.keypoints - seen.keypoints_true for seen in (near, far)]
     both = (near.confidence > 0) & (far.confidence > 0)
     np.testing.assert_allclose(gap[0][both], 2 * gap[1][both], atol=0.02)
 
 
-def test_left_and_right_are_exchanged_as_often_as_measured_and_in_bursts():
+def test_left_and_right_are_swapped_as_often_as_measured_and_in_bursts():
     rates = replace(PERFECT, leg_swap_rate=0.0079, arm_swap_rate=0.0037)
-    seen = shot(CameraConfig(n_views=8), rates, n_frames=6000, fps=5.0)
+    seen = filmed(CameraConfig(n_views=8), rates, n_frames=6000, fps=5.0)
     mirror = seen.keypoints_true[:, :, list(mirrored(H36M17))]
     swapped = (seen.keypoints == mirror).all(-1)
     kept = (seen.keypoints == seen.keypoints_true).all(-1)
@@ -222,8 +222,8 @@ def test_left_and_right_are_exchanged_as_often_as_measured_and_in_bursts():
         assert (away | kept[..., joints].all(-1) | (seen.confidence == 0).any(-1)).all()
 
 
-def test_joints_that_are_far_or_hidden_are_worse():
-    seen, error = watched()
+def test_joints_that_are_far_or_hidden_have_larger_errors():
+    seen, error = detected()
     size = np.linalg.norm(error, axis=-1)
     depth = seen.pose3d[..., 2] - seen.pose3d[..., :1, 2]
     for name in ("l_wrist", "r_elbow", "l_knee", "r_ankle", "r_shoulder"):
@@ -236,8 +236,8 @@ def test_joints_that_are_far_or_hidden_are_worse():
         assert behind > 1.15 * np.nanmean(size[..., j][depth[..., j] < depth[..., other] - 0.1])
 
 
-def test_confidence_falls_with_the_error_but_cannot_be_trusted():
-    seen, error = watched()
+def test_confidence_falls_with_the_error_but_not_reliably():
+    seen, error = detected()
     found = seen.confidence > 0
     size, sure = np.linalg.norm(error[found], axis=-1), seen.confidence[found]
     assert sure.max() <= 1
@@ -251,7 +251,7 @@ def test_confidence_falls_with_the_error_but_cannot_be_trusted():
 
 
 def test_misses_joints_and_whole_frames():
-    seen, _ = watched()
+    seen, _ = detected()
     missed = seen.confidence == 0
     assert (np.isnan(seen.keypoints).all(-1) == missed).all()
     gone = missed.all(-1)
@@ -259,16 +259,16 @@ def test_misses_joints_and_whole_frames():
     assert 0.01 < missed[~gone].mean() < 0.02
 
 
-def test_a_detector_without_confidences_sees_the_same():
-    with_scores = shot(CameraConfig(), DetectorConfig())
-    blind = shot(CameraConfig(), DetectorConfig(confidences=False))
+def test_a_detector_without_confidences_gives_the_same_keypoints():
+    with_scores = filmed(CameraConfig(), DetectorConfig())
+    blind = filmed(CameraConfig(), DetectorConfig(confidences=False))
     np.testing.assert_array_equal(blind.keypoints, with_scores.keypoints)
     np.testing.assert_array_equal(blind.keypoints_true, with_scores.keypoints_true)
     np.testing.assert_array_equal(blind.confidence, (with_scores.confidence > 0).astype("f4"))
 
 
 def test_nothing_is_detected_outside_the_image():
-    seen = shot(CameraConfig(share=(1.5, 1.5)), DetectorConfig(), n_frames=100)
+    seen = filmed(CameraConfig(share=(1.5, 1.5)), DetectorConfig(), n_frames=100)
     outside = ((seen.keypoints_true < -20) | (seen.keypoints_true > [1940, 1100])).any(-1)
     assert outside.mean() > 0.1
     found = seen.keypoints[seen.confidence > 0]
@@ -355,7 +355,7 @@ def test_the_config_is_read_from_yaml():
         ),
     ],
 )  # fmt: skip
-def test_refuses_what_makes_no_sense(wrong, message):
+def test_refuses_impossible_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
 
@@ -363,10 +363,10 @@ def test_refuses_what_makes_no_sense(wrong, message):
 # --- cameras that start at different times
 
 
-def test_a_camera_that_starts_a_whole_number_of_frames_later_shows_what_the_others_showed():
-    together = shot(n_frames=60)
+def test_a_start_a_whole_number_of_frames_later_shifts_the_view_by_as_many_frames():
+    together = filmed(n_frames=60)
     starts = (0.0, 0.5, -0.2, 0.0, 0.1, 0.3)
-    late = shot(CameraConfig(starts_s=starts), n_frames=60)
+    late = filmed(CameraConfig(starts_s=starts), n_frames=60)
     assert late.n_frames == 60 - 21
     for view, start in enumerate(starts):
         first = round((start + 0.2) * 30)
@@ -377,8 +377,8 @@ def test_a_camera_that_starts_a_whole_number_of_frames_later_shows_what_the_othe
             )
 
 
-def test_truth_is_of_the_instant_that_a_camera_shows():
-    """To a fraction of a frame: the body's own distances, known at any time."""
+def test_ground_truth_is_of_the_time_of_each_cameras_frame():
+    """To a fraction of a frame: distances between joints, known at any time."""
     rest = action(2)[0]
 
     def world(time):
@@ -398,7 +398,7 @@ def test_truth_is_of_the_instant_that_a_camera_shows():
 
 def test_a_session_has_its_frames_however_late_a_camera_starts():
     cameras = CameraConfig(n_views=2, starts_s=(0.0, 0.25))
-    assert {take.n_frames for _, take in session(replace(SMALL, cameras=cameras))} == {20}
+    assert {one.n_frames for _, one in session(replace(SMALL, cameras=cameras))} == {20}
 
 
 @pytest.mark.parametrize(
@@ -412,4 +412,4 @@ def test_refuses_impossible_starts(starts, message):
 
 def test_refuses_a_motion_that_ends_before_the_last_camera_starts():
     with pytest.raises(ValueError, match="the last camera starts 90 frames after the first"):
-        shot(CameraConfig(n_views=2, starts_s=(0.0, 3.0)), n_frames=60)
+        filmed(CameraConfig(n_views=2, starts_s=(0.0, 3.0)), n_frames=60)

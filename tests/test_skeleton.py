@@ -95,11 +95,11 @@ def test_missing_joints_are_listed():
         skeleton.conversion(source, skeleton.H36M17)
 
 
-def test_only_skeletons_that_can_help_are_proposed():
+def test_only_skeletons_that_can_be_made_are_proposed():
     headless = skeleton.SKELETONS["limbs14"]
     with pytest.raises(ValueError, match=r"; set skeleton: limbs14$"):
         skeleton.conversion(headless, skeleton.H36M17)
-    with pytest.raises(ValueError, match="no skeleton can do without$"):
+    with pytest.raises(ValueError, match="no skeleton can be made of them$"):
         skeleton.conversion(headless[1:5], skeleton.H36M17)
 
 

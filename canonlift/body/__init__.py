@@ -1,1 +1,1 @@
-"""What is known of the human body: skeletons and anatomy."""
+"""The human body: skeletons and anatomy."""

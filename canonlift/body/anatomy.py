@@ -1,8 +1,8 @@
-"""What is known of any person without measuring this one: which way knees and elbows fold.
+"""What holds for every body: which way knees and elbows flex, and that left equals right.
 
-Uncalibrated cameras without perspective cannot tell a pose from its mirror image in depth; every
-loss here has the same value for both. Left and right joints are named, so a mirrored person
-folds knees forward and elbows backward.
+Without perspective, uncalibrated cameras cannot distinguish a pose from its mirror image in depth:
+every reprojection loss has the same value for both. Joints are named left and right, so in the
+mirrored pose knees flex forward and elbows backward.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from canonlift.body import skeleton
 
-# (from, hinge, to, and the axis, right to left, about which the hinge folds towards +)
+# (from, hinge, to, and the axis, right to left, about which flexion is positive)
 _HINGES = (
     ("l_hip", "l_knee", "l_ankle", "r_hip", "l_hip"),
     ("r_hip", "r_knee", "r_ankle", "r_hip", "l_hip"),
@@ -26,18 +26,19 @@ NEEDED = tuple(dict.fromkeys(name for hinge in _HINGES for name in hinge))
 def handedness(
     pose: Float[Tensor, "*batch J 3"], joints: Sequence[str]
 ) -> Float[Tensor, "*batch"]:
-    """How much a pose folds like a person (positive) or like a mirrored one, from -4 to 4.
+    """Positive for an upright pose, negative for a mirrored one, from -4 to 4.
 
-    Sum over knees and elbows of the sine of the fold, times how square it is to the hips or
-    shoulders. On 36,455 frames of motion capture the sign is right in 99.8 %. 0 where the
-    skeleton has none of these joints. Does not depend on the frame, unit or position.
+    Sum over knees and elbows of the cross product of upper and lower limb (the sine of flexion),
+    projected onto the axis through both hips or shoulders. On 36,455 frames of motion capture the
+    sign is right in 99.8 %. 0 where the skeleton lacks any of these joints. Independent of the
+    orientation, unit and position of the pose.
     """
     if not set(NEEDED) <= set(joints):
         return torch.zeros_like(pose[..., 0, 0])
     before, hinge, after, right, left = (
         pose[..., [joints.index(row[part]) for row in _HINGES], :] for part in range(5)
     )
-    # Joints that coincide have no direction, and must not have a slope without end.
+    # Joints that coincide have no direction; `eps` keeps the gradient finite there.
     upper, lower, axis = (
         torch.nn.functional.normalize(difference, dim=-1, eps=1e-6)
         for difference in (hinge - before, after - hinge, left - right)
@@ -46,7 +47,7 @@ def handedness(
 
 
 def asymmetry(pose: Float[Tensor, "*batch J 3"], joints: Sequence[str]) -> Float[Tensor, "*batch"]:
-    """Mean absolute log ratio of left and right limb lengths: 0 for a possible body."""
+    """Mean absolute log ratio of left and right limb lengths; 0 for a symmetric body."""
     pairs = [
         (joints.index(a), joints.index(b))
         for a, b in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
@@ -63,6 +64,6 @@ def asymmetry(pose: Float[Tensor, "*batch J 3"], joints: Sequence[str]) -> Float
 def body_length(
     pose: Float[Tensor, "*batch J 3"], joints: Sequence[str]
 ) -> Float[Tensor, "*batch"]:
-    """Length of all bones together: the unit of predicted poses."""
+    """Sum of the lengths of all bones: the unit of predicted poses."""
     start, end = (list(side) for side in zip(*skeleton.bones(joints), strict=True))
     return (pose[..., start, :] - pose[..., end, :]).norm(dim=-1).sum(-1)

@@ -1,8 +1,8 @@
 """Joints by name: the skeletons of detectors and data sets, and fixed matrices between them.
 
-A joint that a detector does not report is made as a fixed combination of joints it does, with
-weights that sum to 1. Under weak perspective such a joint is the image of one and the same 3D
-point in every view, so converted detections stay consistent between cameras.
+A joint that a detector does not report is a fixed combination of joints that it does report, with
+weights that sum to 1. Under weak perspective such a joint is the image of the same 3D point in
+every view, so converted detections remain consistent between cameras.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ H36M17 = tuple(
     "l_shoulder l_elbow l_wrist r_shoulder r_elbow r_wrist".split()
 )
 
-# Skeletons a network can be trained on.
+# Skeletons that a network can be trained on.
 SKELETONS: Mapping[str, tuple[str, ...]] = {
     "h36m17": H36M17,
     "h36m16": tuple(name for name in H36M17 if name != "spine"),  # the one of the CVSF release
@@ -45,7 +45,7 @@ BODY_25 = (
 )
 BODY_25B = (*COCO17, "upper_neck", "head_top", *FEET)
 
-# How a joint is made where it is not reported: the first recipe whose sources all exist.
+# How a joint that is not reported is computed: the first recipe whose sources all exist.
 # (Sources: the conversions of mmpose and MotionBERT, and MPI-INF-3DHP's use of the neck.)
 RECIPES: Mapping[str, tuple[Mapping[str, float], ...]] = {
     "pelvis": ({"mid_hip": 1.0}, {"l_hip": 0.5, "r_hip": 0.5}),
@@ -59,7 +59,7 @@ RECIPES: Mapping[str, tuple[Mapping[str, float], ...]] = {
     ),
 }
 
-# The joint each joint hangs from.
+# The parent of each joint in the kinematic tree.
 PARENT: Mapping[str, str] = {
     "r_hip": "pelvis", "r_knee": "r_hip", "r_ankle": "r_knee",
     "l_hip": "pelvis", "l_knee": "l_hip", "l_ankle": "l_knee",
@@ -70,7 +70,7 @@ PARENT: Mapping[str, str] = {
 
 
 def bones(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs (parent, joint) of indices into `joints`; an absent parent is skipped upwards."""
+    """Pairs (parent, joint) of indices into `joints`; for an absent parent, its own parent."""
     pairs = []
     for index, name in enumerate(joints):
         parent = PARENT.get(name)
@@ -89,17 +89,17 @@ def mirrored(joints: Sequence[str]) -> tuple[int, ...]:
 
 
 def lacking(source: Sequence[str], target: Sequence[str]) -> tuple[str, ...]:
-    """The `target` joints that are neither among the sources nor can be made of them."""
+    """The `target` joints that are neither among the sources nor can be computed from them."""
     return tuple(name for name in target if _row(name, tuple(source)) is None)
 
 
 def conversion(
     source: Sequence[str], target: Sequence[str]
 ) -> Float[np.ndarray, "n_target n_source"]:
-    """Matrix that makes `target` joints of `source` joints by name; every row sums to 1.
+    """Matrix from `source` joints to `target` joints, by name; every row sums to 1.
 
     Raises:
-        ValueError: if a target joint is neither among the sources nor can be made of them.
+        ValueError: if a target joint is neither among the sources nor can be computed from them.
     """
     rows = {name: _row(name, tuple(source)) for name in target}
     missing = [name for name, row in rows.items() if row is None]
@@ -109,7 +109,9 @@ def conversion(
             for name, joints in SKELETONS.items()
             if all(_row(joint, tuple(source)) is not None for joint in joints)
         ]
-        remedy = f"set skeleton: {' or '.join(able)}" if able else "no skeleton can do without"
+        remedy = (
+            f"set skeleton: {' or '.join(able)}" if able else "no skeleton can be made of them"
+        )
         raise ValueError(
             f"cannot make {', '.join(missing)} of the joints {', '.join(source)}; {remedy}"
         )
@@ -121,6 +123,7 @@ def _row(name: str, source: tuple[str, ...]) -> np.ndarray | None:
         return np.eye(len(source))[source.index(name)]
     for recipe in RECIPES.get(name, ()):
         parts = [_row(part, source) for part in recipe]
-        if all(part is not None for part in parts):
-            return sum(weight * part for weight, part in zip(recipe.values(), parts, strict=True))
+        rows = [part for part in parts if part is not None]
+        if len(rows) == len(recipe):
+            return np.array(list(recipe.values())) @ np.stack(rows)
     return None

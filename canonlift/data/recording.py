@@ -1,4 +1,4 @@
-"""One continuous take by all its cameras: what is on disk, and what training reads."""
+"""The recording, and its file `recording.npz`: 2D detections of one person in all cameras."""
 
 import zipfile
 import zlib
@@ -15,7 +15,7 @@ from numpy.lib.npyio import NpzFile
 from canonlift import files
 from canonlift.body import skeleton
 
-# What numpy, zipfile and zlib raise over a damaged or hostile file (RuntimeError: encrypted).
+# What numpy, zipfile and zlib raise for a damaged or hostile file (RuntimeError: encrypted).
 UNREADABLE = (
     ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
@@ -23,12 +23,12 @@ UNREADABLE = (
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A take of T frames by V synchronized cameras, as `recording.npz` holds it.
+    """T consecutive frames of one person by V synchronised cameras.
 
     `pose3d` and `keypoints_true` are ground truth. Evaluation reads them; training must not.
 
     Raises:
-        ValueError: where the arrays contradict each other or the format, saying what to do.
+        ValueError: if arrays contradict each other or the format; the message has the remedy.
     """
 
     keypoints: Float[np.ndarray, "T V J 2"]  # pixels, x right, y down
@@ -36,18 +36,18 @@ class Recording:
     joints: tuple[str, ...]
     views: tuple[str, ...]
     fps: float
-    rig: str = ""  # equal names: the same cameras, which never moved; empty: cameras may move
+    rig: str = ""  # equal names: the same fixed cameras; empty: cameras may move
     image_size: Int[np.ndarray, "V 2"] | None = None  # width, height
     pose3d: Float[np.ndarray, "T V J 3"] | None = None  # metres, camera axes; NaN where unknown
     keypoints_true: Float[np.ndarray, "T V J 2"] | None = None  # pixels
-    processing: str = ""  # what was done to the keypoints after detection; protocols quote it
+    processing: str = ""  # of the keypoints after detection; part of evaluation protocols
 
     def __post_init__(self) -> None:
         _check_shapes(self)
         low, high = self.confidence.min(initial=0.0), self.confidence.max(initial=0.0)
         if not (low >= 0.0 and high <= 1.0):  # also refuses NaN
             raise ValueError(
-                f"confidence reaches from {low:.3g} to {high:.3g}, but must lie in [0, 1]; "
+                f"confidence is between {low:.3g} and {high:.3g}, but must be in [0, 1]; "
                 "scale the detector's scores before writing the recording"
             )
         bad = ~np.isfinite(self.keypoints).all(-1) & (self.confidence > 0)
@@ -64,31 +64,37 @@ class Recording:
         """T."""
         return len(self.keypoints)
 
+    def save(self, path: str | Path) -> None:
+        """Write `recording.npz`, whole or not at all; equal recordings give equal bytes."""
+        save(self, Path(path))
+
     def on_skeleton(self, joints: tuple[str, ...], partly: bool = False) -> "Recording":
-        """The same take on other joints; a made joint is as sure as its least sure source.
+        """The same recording with other joints, computed from those recorded.
+
+        The confidence of a computed joint is the lowest of the joints it is computed from.
 
         Args:
-            joints: wanted, by name.
-            partly: leave joints unobserved that cannot be made, if the root can.
+            joints: names, in the order wanted.
+            partly: leave joints that cannot be computed unobserved, unless the root is one.
 
         Raises:
-            ValueError: if the joints cannot be made of those recorded.
+            ValueError: if joints cannot be computed from those recorded.
         """
         if joints == self.joints:
             return self
         lacking = skeleton.lacking(self.joints, joints)
         if partly and lacking and skeleton.ROOT not in lacking:
             able = tuple(name for name in joints if name not in lacking)
-            return self.on_skeleton(able)._among(joints)
+            return self.on_skeleton(able)._padded(joints)
         matrix = skeleton.conversion(self.joints, joints)
 
         def convert(points: np.ndarray | None) -> np.ndarray | None:
             if points is None:
                 return None
-            # A source that is not part of a joint must not spread its NaN: 0 * NaN is NaN.
+            # 0 * NaN is NaN, so NaN is replaced first, and put back only where it belongs.
             mixed = np.einsum("ij,tvjc->tvic", matrix, np.nan_to_num(points))
-            lost = np.einsum("ij,tvj->tvi", matrix != 0, np.isnan(points).any(-1)) > 0
-            mixed[lost] = np.nan
+            unknown = np.einsum("ij,tvj->tvi", matrix != 0, np.isnan(points).any(-1)) > 0
+            mixed[unknown] = np.nan
             return mixed.astype(np.float32)
 
         sources = [np.flatnonzero(row) for row in matrix]
@@ -97,8 +103,8 @@ class Recording:
         converted = {name: convert(getattr(self, name)) for name in names}
         return replace(self, confidence=confidence, joints=joints, **converted)
 
-    def _among(self, joints: tuple[str, ...]) -> "Recording":
-        """The same joints among others, of which nothing is known."""
+    def _padded(self, joints: tuple[str, ...]) -> "Recording":
+        """The same joints among others that are unobserved."""
         place = [joints.index(name) for name in self.joints]
 
         def spread(array: np.ndarray | None, unknown: float) -> np.ndarray | None:
@@ -115,7 +121,7 @@ class Recording:
 
 
 def save(recording: Recording, path: Path) -> None:
-    """Write `recording.npz`: whole or not at all, and the same bytes for the same recording."""
+    """Write `recording.npz`, whole or not at all; equal recordings give equal bytes."""
     arrays: dict[str, Any] = {**to_arrays(recording)}
     files.write(path, lambda file: np.savez_compressed(file, **arrays))
 
@@ -127,11 +133,11 @@ def to_arrays(recording: Recording) -> dict[str, np.ndarray]:
 
 
 def load(path: Path) -> Recording:
-    """Read `recording.npz`; nothing in it is unpickled.
+    """Read `recording.npz` without unpickling anything.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a recording, naming the file, the place and the remedy.
+        ValueError: if it is not a recording, with the file, the place in it and the remedy.
     """
     with open_npz(path, "write it again with `canonlift convert`") as file:
         arrays = {name: file[name] for name in file.files}
@@ -152,20 +158,20 @@ def open_npz(path: Path, remedy: str) -> Iterator[NpzFile]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with path.open("rb") as stream:  # np.load leaves a file open that is no archive
+        with path.open("rb") as stream:  # np.load does not close a file that is no archive
             file = np.load(stream, allow_pickle=False)
             if not isinstance(file, NpzFile):
                 raise ValueError("it holds a single array")
             yield file
     except UNREADABLE as error:
-        # numpy's own advice for such files is to unpickle them.
+        # numpy's message for such files advises to unpickle them.
         pickled = "pickle" in str(error)
-        reason = "no such archive, or it holds pickled objects" if pickled else error
+        reason = "not an archive, or one of pickled objects" if pickled else error
         raise ValueError(f"{path}: not a readable .npz ({reason}); {remedy}") from error
 
 
 def fingerprint(path: Path) -> list[tuple[str, int, int]]:
-    """What changes with the arrays in `recording.npz`, found without reading them.
+    """Names, sizes and checksums of the arrays in `recording.npz`, without reading them.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -175,7 +181,7 @@ def fingerprint(path: Path) -> list[tuple[str, int, int]]:
         with zipfile.ZipFile(path) as file:
             return [(part.filename, part.file_size, part.CRC) for part in file.infolist()]
     except UNREADABLE:
-        load(path)  # says what is wrong
+        load(path)  # raises an error with the reason
         raise
 
 
@@ -187,7 +193,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> Recording:
     """
     required = {"keypoints", "confidence", "joints", "views", "fps"}
     if missing := required - arrays.keys():
-        raise ValueError(f"lacks {', '.join(sorted(missing))}; see README.md, Recordings")
+        lacking = ", ".join(sorted(missing))
+        raise ValueError(f"lacks {lacking}; write it with `canonlift convert`")
     floats = ("keypoints", "confidence", "pose3d", "keypoints_true")
     return Recording(
         **{name: arrays[name].astype(np.float32) for name in floats if name in arrays},

@@ -1,1 +1,1 @@
-"""Rotations, alignment and lines: bare tensors, nothing about people."""
+"""Rotations, alignment, epipolar lines: functions of bare tensors, independent of people."""

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# Sums of eigenvalues relative to the first, up to which a turn is left to chance: such as that of
-# points no further than 3 % of their length from a line, about that line.
-OPEN = 1e-3
+# Sum of two eigenvalues, relative to the first, below which the rotation in their plane is
+# undetermined: for example about a line, of points within 3 % of their extent from the line.
+UNDETERMINED = 1e-3
 
 
 class Similarity(NamedTuple):
@@ -29,23 +29,22 @@ def align_similarity(
     target: Float[Tensor, "*batch J 3"],
     weight: Float[Tensor, "*batch J"] | None = None,
 ) -> Similarity:
-    """Find the similarity that best maps `source` onto `target` (Umeyama 1991, Eqs. 40-42).
+    """The similarity that best maps `source` onto `target` (Umeyama 1991, Eqs. 40-42).
 
-    Reflections are never returned: a left-right mirrored pose must cost error, not be
-    forgiven. Points on a line leave the turn about it open; one of the equally good answers
-    is returned.
+    Reflections are never returned, so a mirrored pose keeps its error. For points on a line the
+    rotation about it is undetermined, and one of the equally good ones is returned.
 
     Args:
         source: points to move.
-        target: points to meet, in the same joint order.
-        weight: importance of each joint; 0 leaves it out. None: all the same.
+        target: where to move them, in the same joint order.
+        weight: of each joint; 0 leaves it out. None: equal weights.
 
     Raises:
         ValueError: if a source set is a single repeated point, whose scale is undefined.
     """
     weight = torch.ones_like(source[..., 0]) if weight is None else weight
     sets = _Sets.of(source, target, weight)
-    if sets.still_source.any():
+    if sets.constant_source.any():
         raise ValueError("cannot align: a source point set is a single repeated point")
     return _similarity(sets, procrustes(sets.cross))
 
@@ -55,13 +54,13 @@ def align_both_ways(
     second: Float[Tensor, "*batch J 3"],
     weight: Float[Tensor, "*batch J"],
 ) -> tuple[Similarity, Similarity, Bool[Tensor, "*batch"]]:
-    """`align_similarity` of first onto second and of second onto first, and where they exist.
+    """`align_similarity` of first onto second, of second onto first, and where these exist.
 
-    They do not where fewer than three points count or a set is a single repeated point: the
-    result there is the identity, without a gradient.
+    They do not exist where fewer than three points have weight or a set is a single repeated
+    point. The result there is the identity, without a gradient.
     """
     sets = _Sets.of(first, second, weight)
-    exists = ~(sets.still_source | sets.still_target) & ((weight > 0).sum(-1) >= 3)
+    exists = ~(sets.constant_source | sets.constant_target) & ((weight > 0).sum(-1) >= 3)
     some = exists[..., None, None]
     eye = torch.eye(3, dtype=first.dtype, device=first.device)
     sets = sets._replace(
@@ -76,15 +75,15 @@ def align_both_ways(
 
 
 class _Sets(NamedTuple):
-    """What two weighted sets of points have to say of the similarity between them."""
+    """Moments of two weighted sets of points, which determine the similarity between them."""
 
     cross: Float[Tensor, "*batch 3 3"]  # target times source, about their means
     source_mean: Float[Tensor, "*batch 1 3"]
     target_mean: Float[Tensor, "*batch 1 3"]
     source_variance: Float[Tensor, "*batch"]
     target_variance: Float[Tensor, "*batch"]
-    still_source: Bool[Tensor, "*batch"]  # a single repeated point
-    still_target: Bool[Tensor, "*batch"]
+    constant_source: Bool[Tensor, "*batch"]  # a single repeated point
+    constant_target: Bool[Tensor, "*batch"]
 
     @classmethod
     def of(cls, source: Tensor, target: Tensor, weight: Tensor) -> "_Sets":
@@ -94,31 +93,34 @@ class _Sets(NamedTuple):
         variances = [(weight * points.square()).sum(dim=(-2, -1)) for points in centred]
         # The mean of equal points is off by rounding, so their variance need not be exactly 0.
         rounding = 16 * torch.finfo(source.dtype).eps
-        still = [
+        constant = [
             variance <= rounding**2 * (weight * points.square()).sum(dim=(-2, -1))
             for points, variance in zip((source, target), variances, strict=True)
         ]
-        return cls((weight * centred[1]).mT @ centred[0], *means, *variances, *still)
+        return cls((weight * centred[1]).mT @ centred[0], *means, *variances, *constant)
 
     @property
     def swapped(self) -> "_Sets":
-        cross, source, target, of_source, of_target, still_source, still_target = self
-        return _Sets(cross.mT, target, source, of_target, of_source, still_target, still_source)
+        cross, source, target, of_source, of_target, constant_source, constant_target = self
+        return _Sets(
+            cross.mT, target, source, of_target, of_source, constant_target, constant_source
+        )
 
 
 def _similarity(sets: _Sets, rotation: Float[Tensor, "*batch 3 3"]) -> Similarity:
-    # The trace is stationary in the rotation, which therefore adds nothing to its gradient.
+    # The rotation maximises the trace, so its own gradient is zero there.
     scale = (rotation.detach() * sets.cross).sum((-2, -1)) / sets.source_variance
     moved = scale[..., None, None] * sets.source_mean @ rotation.mT
     return Similarity(scale, rotation, (sets.target_mean - moved).squeeze(-2))
 
 
 def procrustes(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """The rotation with the greatest trace of its transpose times a matrix, never a mirror.
+    """The rotation R that maximises trace(R^T M), never a reflection.
 
-    The gradient is exact wherever no turn is open: with M = R P and P symmetric, the differential
-    of R divides by sums of two eigenvalues of P, where that of U and V would divide by differences
-    of singular values. A turn whose sum is next to nothing (`OPEN`) follows noise; it gets none.
+    With M = R P and P symmetric, the differential of R divides by sums of two eigenvalues of P,
+    where that of U and V would divide by differences of singular values. So the gradient is exact
+    wherever R is determined. A rotation in a plane whose sum is nearly 0 (`UNDETERMINED`) depends
+    on noise only and gets no gradient.
     """
     return _Procrustes.apply(matrix)
 
@@ -128,18 +130,22 @@ class _Procrustes(torch.autograd.Function):
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
         u, singular, vt = torch.linalg.svd(matrix)
         sign = torch.ones_like(singular)
-        sign[..., -1] = torch.det(u @ vt).sign()  # -1 where the best orthogonal map is a mirror
+        sign[..., -1] = torch.det(
+            u @ vt
+        ).sign()  # -1 where the best orthogonal map is a reflection
         rotation = u @ (sign[..., None] * vt)
         ctx.save_for_backward(rotation, vt, singular * sign)
         return rotation
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]: one output, one gradient
+        ctx: Any, gradient: Tensor
+    ) -> Tensor:
         rotation, vt, eigenvalues = ctx.saved_tensors
         sums = eigenvalues[..., :, None] + eigenvalues[..., None, :]
-        smallest = OPEN * eigenvalues[..., :1, None]
+        smallest = UNDETERMINED * eigenvalues[..., :1, None]
         free = sums <= smallest.clamp_min(torch.finfo(sums.dtype).tiny)
-        inner = vt @ rotation.mT @ slope @ vt.mT
+        inner = vt @ rotation.mT @ gradient @ vt.mT
         turn = torch.where(free, 0.0, (inner - inner.mT) / torch.where(free, 1.0, sums))
         return rotation @ vt.mT @ turn @ vt

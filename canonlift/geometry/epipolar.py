@@ -1,4 +1,4 @@
-"""Lines that a point seen in one canonical view draws in another."""
+"""Epipolar lines between canonical views: where a point of one view lies in another."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Lines(NamedTuple):
-    """The points x of an image with `normal . x == offset`."""
+    """Lines in an image: the points x with `normal . x == offset`."""
 
     normal: Float[Tensor, "*batch 2"]  # unit length
     offset: Float[Tensor, "*batch J"]
@@ -16,7 +16,7 @@ class Lines(NamedTuple):
 
 
 class Normals(NamedTuple):
-    """Point x of view n lies, seen in view m, on the line `target . x_m == source . x`."""
+    """Point x of view n lies on the line `target . x_m == source . x` in view m."""
 
     target: Float[Tensor, "*batch 2"]  # unit length
     source: Float[Tensor, "*batch 2"]
@@ -24,14 +24,13 @@ class Normals(NamedTuple):
 
 
 def epipolar_normals(m_from_n: Float[Tensor, "*batch 3 3"]) -> Normals:
-    """What all points of view n have in common in view m, under orthographic projection.
+    """Normals of the epipolar lines in view m of all points of view n, orthographic cameras.
 
-    Without perspective all rays of a view are parallel, so its lines in another view share one
-    normal (CVSF, Sec. 3.3). Both views must have one scale. The rays of views that look along one
-    axis are points in each other: `sine` is 0 there, and the line an arbitrary one through that
-    point.
+    Without perspective all rays of a view are parallel, so their images in another view share one
+    normal (CVSF, Sec. 3.3). Both views must have the same scale. Where both optical axes are
+    parallel, a ray's image is a point: `sine` is 0 and the line is any through that point.
 
-    CVSF prints the relative rotation as R_n R_m^T; what takes view n's rays to view m is
+    CVSF prints the relative rotation as R_n R_m^T; the one from view n to view m is
     m_from_n = R_m R_n^T.
     """
     direction = m_from_n[..., :2, 2]

@@ -1,8 +1,7 @@
-"""Structure and rotations from several uncalibrated views of one instant, in closed form.
+"""Structure and rotations from several uncalibrated views of one body, in closed form.
 
-Tomasi and Kanade (1992) factor orthographic images of a rigid body; here the "frames" are the
-views of one instant, each with a scale of its own (scaled orthography), and joints may be
-missing or unsure.
+Tomasi and Kanade (1992) factor orthographic images of a rigid body. Here the images are the views,
+each with its own scale (scaled orthography), and joints may be missing or have little weight.
 """
 
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from torch import Tensor
 
 
 class Factors(NamedTuple):
-    """A pose and the cameras that saw it, up to one turn and one reflection of everything."""
+    """A pose and its cameras, up to one rotation and one reflection of everything."""
 
     pose: Float[Tensor, "B J 3"]
     rotation: Float[Tensor, "B V 3 3"]  # pose frame -> camera
@@ -26,25 +25,27 @@ def factorise(
     weight: Float[Tensor, "B V J"],
     iterations: int = 10,
 ) -> Factors:
-    """Pose and cameras that explain centred images best, by a rank-3 factorisation.
+    """Pose and cameras that best fit centred images, by a rank-3 factorisation.
 
-    Needs three views that look along different axes; with two the angle between the axes is
-    open, and one of the equally good answers is returned. Points of weight 0 may hold anything.
+    Three views with different optical axes are needed. With two, the angle between the axes is
+    undetermined, and one of the equally good results is returned. Points of weight 0 may have any
+    value.
 
     Args:
         points: images, each centred on the same joint.
-        weight: trust in each point, 0 to 1.
-        iterations: rounds of refilling what is not trusted from the current solution.
+        weight: of each point, 0 to 1.
+        iterations: how often points are replaced by the current solution, as far as their weight
+            is below 1.
     """
     n_samples, n_views, n_joints, _ = points.shape
     observed = torch.where((weight > 0)[..., None], points, 0.0)
     observed = observed.transpose(-1, -2).reshape(n_samples, 2 * n_views, n_joints)
-    trust = weight.repeat_interleave(2, dim=1)
-    filled = trust * observed
+    of_row = weight.repeat_interleave(2, dim=1)
+    filled = of_row * observed
     for _ in range(iterations):
         u, singular, vt = torch.linalg.svd(filled, full_matrices=False)
         low_rank = (u[..., :3] * singular[..., None, :3]) @ vt[..., :3, :]
-        filled = trust * observed + (1 - trust) * low_rank
+        filled = of_row * observed + (1 - of_row) * low_rank
     u, singular, vt = torch.linalg.svd(filled, full_matrices=False)
     root = singular[..., :3].clamp_min(1e-12).sqrt()
     motion, shape = u[..., :3] * root[..., None, :], root[..., None] * vt[..., :3, :]
@@ -64,10 +65,10 @@ def factorise(
 
 
 def metric_upgrade(motion: Float[Tensor, "B V 2 3"]) -> Float[Tensor, "B 3 3"]:
-    """Matrix A that makes the two rows of every `motion @ A` equally long and perpendicular.
+    """Matrix A for which the two rows of every `motion @ A` are equally long and perpendicular.
 
-    A A^T is the null vector of those linear conditions; it is kept positive definite, with no
-    axis flatter than a hundredth of the longest.
+    A A^T is the null vector of those linear conditions. It is made positive definite, with no
+    eigenvalue below a hundredth of the largest.
     """
     x, y = motion.unbind(-2)
     conditions = torch.cat([_symmetric(x, x) - _symmetric(y, y), _symmetric(x, y)], dim=1)
@@ -75,7 +76,9 @@ def metric_upgrade(motion: Float[Tensor, "B V 2 3"]) -> Float[Tensor, "B 3 3"]:
     q = vt[:, -1]
     q = torch.stack([q[:, [0, 1, 2]], q[:, [1, 3, 4]], q[:, [2, 4, 5]]], dim=1)
     trace = torch.diagonal(q, dim1=1, dim2=2).sum(-1)
-    q = q * torch.where(trace < 0, -1.0, 1.0).to(q.dtype)[:, None, None]  # an empty sample has 0
+    q = (
+        q * torch.where(trace < 0, -1.0, 1.0).to(q.dtype)[:, None, None]
+    )  # 0 where nothing was observed
     values, vectors = torch.linalg.eigh(q)
     values = torch.maximum(values, 1e-2 * values[:, -1:])
     return vectors * values.sqrt()[:, None, :]

@@ -1,4 +1,4 @@
-"""Rotations from what a network can predict."""
+"""Rotation matrices from numbers that a network can predict, and from sums of rotations."""
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ def from_axis_angle(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 
     half = 0.5 * torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
     v = (0.5 * torch.sinc(half / torch.pi) * vector)[..., None, :]
     eye = torch.eye(3, dtype=vector.dtype, device=vector.device)
-    # Row r is the unit vector r turned back, which is row r of the rotation.
+    # Row r is the unit vector r under the inverse rotation, which is row r of the rotation.
     twice = 2.0 * torch.linalg.cross(eye.expand(*v.shape[:-2], 3, 3), v)
     return torch.addcmul(eye + torch.linalg.cross(twice, v), half.cos()[..., None], twice)
 
@@ -22,7 +22,7 @@ def from_axis_angle(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 
 def from_six(columns: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation whose first two columns span the two given ones (Zhou et al. 2019, Eq. 15).
 
-    Parallel or zero columns leave a turn open; the result is then finite but arbitrary.
+    Parallel or zero columns do not determine a rotation; the result is then finite but arbitrary.
     """
     first, second = columns[..., :3], columns[..., 3:]
     x = torch.nn.functional.normalize(first, dim=-1)
@@ -31,7 +31,7 @@ def from_six(columns: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
 
 
 def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """The rotation nearest to a matrix in least squares; of a sum of rotations, their mean."""
+    """The rotation nearest to a matrix in least squares: the mean of rotations, from their sum."""
     u, _, vt = torch.linalg.svd(matrix)
     sign = torch.ones_like(matrix[..., 0])
     sign[..., -1] = torch.det(u @ vt).sign()

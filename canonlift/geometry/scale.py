@@ -1,4 +1,4 @@
-"""Scale and projection in the canonical camera, where every view sees a pose at one size."""
+"""Scale in the canonical camera, in which a pose has the same size in every view."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +12,7 @@ def norm(
 ) -> Float[Tensor, "*batch 1 1"]:
     """Euclidean norm of all observed coordinates together, never below 1e-12."""
     seen = torch.where(observed[..., None], points, 0.0)
-    # One pass there and one back; at exactly zero its gradient is 0.
+    # One pass forward and one backward; the gradient is 0 at exactly zero.
     size = torch.linalg.vector_norm(seen, dim=(-2, -1), keepdim=True)
     return size.clamp_min(SMALLEST_NORM)
 
@@ -22,7 +22,7 @@ def unit_scale(
 ) -> Float[Tensor, "*batch J D"]:
     """Points divided by their `norm`: the canonical plane of CVSF.
 
-    Only joints observed in both count, so that a view with a missing arm is not magnified
-    against a prediction that has one. (The papers do not treat missing joints.)
+    Only observed joints count, so that a view with a missing arm has the same scale as a
+    prediction restricted to the same joints. (The papers do not treat missing joints.)
     """
     return points * norm(points, observed).reciprocal()

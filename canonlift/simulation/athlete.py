@@ -20,7 +20,7 @@ from canonlift.simulation.noise import smooth_noise
 
 ANKLE_HEIGHT = 0.08
 CLEARANCE = np.array([ANKLE_HEIGHT if name.endswith("ankle") else 0.05 for name in H36M17])
-ARENA = 4.0  # metres from the origin beyond which the athlete steers back
+ARENA = 4.0  # metres from the origin beyond which the athlete is steered back
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,26 @@ def perform(
     fps: float,
     generator: np.random.Generator,
 ) -> Float[np.ndarray, "T 17 3"]:
-    """Let a person do the named motions one after another, again and again, for one take.
+    """Joints of a person who does the named motions in turn, repeatedly; metres, world axes.
 
     Raises:
-        ValueError: if there is no such motion.
+        ValueError: if a motion is unknown, none is named, or there are fewer than 2 frames.
     """
     unknown = [name for name in motions if name not in MOTIONS]
     if unknown or not motions:
         raise ValueError(f"no motion {unknown}; choose from {', '.join(MOTIONS)}")
     if n_frames < 2:
         raise ValueError(f"a motion takes at least 2 frames, got {n_frames}")
-    tracks = _medley(motions, n_frames, fps, generator)
+    tracks = _blend(motions, n_frames, fps, generator)
     angles = _posture(tracks, fps, generator)
     pose = _balance(_joints(person, angles), angles, fps)
     return _travel(pose, tracks, fps, generator)
 
 
-def _medley(
+def _blend(
     motions: Sequence[str], n_frames: int, fps: float, generator: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Tracks of all motions in turn, each for some seconds, crossfaded."""
+    """Tracks of the motions in turn, each for 3 to 7 seconds, blended at the transitions."""
     rest = {name: angle.rest for name, angle in ANGLES.items()} | dict.fromkeys(TRAVEL, 0.0)
     total = {name: np.zeros(n_frames) for name in rest}
     time = np.arange(n_frames) / fps
@@ -113,26 +113,26 @@ def _medley(
 def _posture(
     tracks: Mapping[str, np.ndarray], fps: float, generator: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Every angle with the take's own style and slow sway, within its limits."""
+    """Every angle with a constant and a slowly varying random part, within its limits."""
     n_frames = len(tracks["lean"])
-    style = generator.standard_normal(len(ANGLES))
-    sway = smooth_noise(n_frames, (len(ANGLES),), 3.0 * fps, generator)
-    fidget = smooth_noise(n_frames, (len(ANGLES),), 1.0 * fps, generator)
+    constant = generator.standard_normal(len(ANGLES))
+    slow = smooth_noise(n_frames, (len(ANGLES),), 3.0 * fps, generator)
+    fast = smooth_noise(n_frames, (len(ANGLES),), 1.0 * fps, generator)
     amount = generator.uniform(0.5, 1.3)
     angles = {}
     for i, (name, angle) in enumerate(ANGLES.items()):
-        noise = amount * angle.sway * (0.7 * style[i] + 0.7 * sway[:, i] + 0.3 * fidget[:, i])
+        noise = amount * angle.spread * (0.7 * constant[i] + 0.7 * slow[:, i] + 0.3 * fast[:, i])
         smooth = gaussian_filter1d(tracks[name], 0.04 * fps, mode="nearest")
         angles[name] = _within(smooth + noise, angle)
     return angles
 
 
 def _within(value: np.ndarray, angle: Angle) -> np.ndarray:
-    """Clamp smoothly: a limit is approached, not hit."""
+    """Clamp smoothly: values near a limit approach it without a corner."""
     soft = 4.0
     value = angle.low + soft * np.logaddexp(0.0, (value - angle.low) / soft)
     value = angle.high - soft * np.logaddexp(0.0, (angle.high - value) / soft)
-    return np.maximum(value, angle.low)  # the second bend may undercut the first by a hair
+    return np.maximum(value, angle.low)  # the second step may fall slightly below the lower limit
 
 
 def _joints(person: Person, angles: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -179,7 +179,7 @@ def _joints(person: Person, angles: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.stack([at[name] for name in H36M17], axis=1)
 
 
-# Shares of the body's mass that move with a joint; the centre of mass is their mean.
+# Relative mass of the body parts at a joint; the centre of mass is the joints' weighted mean.
 _MASS = np.array([
     {"pelvis": 4.0, "spine": 5.0, "thorax": 5.0, "head": 2.0}.get(name, 0.7) for name in H36M17
 ])  # fmt: skip
@@ -187,20 +187,20 @@ _ANKLES = [H36M17.index("l_ankle"), H36M17.index("r_ankle")]
 
 
 def _balance(pose: np.ndarray, angles: Mapping[str, np.ndarray], fps: float) -> np.ndarray:
-    """Turn the body so that its weight is above its feet, then lean and roll it from there."""
-    weight = np.einsum("tjc,j->tc", pose, _MASS / _MASS.sum()) - pose[:, _ANKLES].mean(1)
-    weight = gaussian_filter1d(weight, 0.15 * fps, axis=0, mode="nearest")
-    pitch = np.degrees(np.arctan2(weight[:, 2], weight[:, 1]))
-    roll = np.degrees(np.arctan2(weight[:, 0], weight[:, 1]))
+    """Turn the body so that its centre of mass is above its feet, then apply lean and roll."""
+    centre = np.einsum("tjc,j->tc", pose, _MASS / _MASS.sum()) - pose[:, _ANKLES].mean(1)
+    centre = gaussian_filter1d(centre, 0.15 * fps, axis=0, mode="nearest")
+    pitch = np.degrees(np.arctan2(centre[:, 2], centre[:, 1]))
+    roll = np.degrees(np.arctan2(centre[:, 0], centre[:, 1]))
     upright = np.stack([roll - angles["roll"], angles["lean"] - pitch], -1)
     matrix = Rotation.from_euler("ZX", upright, degrees=True).as_matrix()
     return np.einsum("trc,tjc->tjr", matrix, pose)
 
 
 def _ground(pose: np.ndarray, rise: np.ndarray, fps: float) -> np.ndarray:
-    """Put the lowest joint on the floor, and lift the body by `rise` from there."""
+    """Put the lowest joint on the floor, then lift the body by `rise` metres."""
     # A smooth maximum is never below the maximum, nor a mean of the running maximum below its
-    # middle: nothing sinks into the floor, and the body rides smoothly over its steps.
+    # middle. So no joint is below the floor, and the height changes smoothly from step to step.
     sharp, reach = 60.0, round(0.08 * fps)
     lift = np.logaddexp.reduce(sharp * (CLEARANCE - pose[..., 1]), axis=1) / sharp
     lift = maximum_filter1d(lift, 2 * reach + 1, mode="nearest")
@@ -211,27 +211,28 @@ def _ground(pose: np.ndarray, rise: np.ndarray, fps: float) -> np.ndarray:
 def _travel(
     pose: np.ndarray, tracks: Mapping[str, np.ndarray], fps: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Stand on the floor and move as the standing foot pushes, or as skis glide."""
+    """Put the body on the floor and move it as the standing foot pushes, or as skis glide."""
     rise = gaussian_filter1d(tracks["rise"], 0.04 * fps, mode="nearest")
     pose = _ground(pose, rise, fps)
     feet = pose[:, _ANKLES]
-    # What stands does not slide: the body moves as its feet do not while they bear it.
-    bears = np.exp(-80.0 * (feet[..., 1] - ANKLE_HEIGHT))
-    push = -np.einsum("tf,tfc->tc", bears, np.gradient(feet, axis=0)) * fps
-    push, bears = (gaussian_filter1d(x, 0.15 * fps, 0) for x in (push, bears.sum(1) + 1e-6))
-    push /= bears[:, None]
+    # A standing foot does not slide, so the body moves against it; `load` is near 1 on the floor.
+    load = np.exp(-80.0 * (feet[..., 1] - ANKLE_HEIGHT))
+    push = -np.einsum("tf,tfc->tc", load, np.gradient(feet, axis=0)) * fps
+    push, load = (gaussian_filter1d(x, 0.15 * fps, 0) for x in (push, load.sum(1) + 1e-6))
+    push /= load[:, None]
     velocity = tracks["glide"] + push[:, 2] + 1j * push[:, 0]  # forwards + i leftwards
 
     turn = np.radians(tracks["turn"])
-    heading, place = np.empty(len(pose)), np.empty(len(pose), dtype=complex)
+    heading, place = np.empty(len(pose)), np.empty((len(pose), 2))
     angle, here = generator.uniform(-np.pi, np.pi), complex(*generator.uniform(-1.0, 1.0, 2))
-    for t in range(len(pose)):  # where to steer depends on where the steps have led
-        heading[t], place[t] = angle, here
+    for t in range(len(pose)):  # a loop, because the steering depends on the position
+        heading[t], place[t] = angle, (here.imag, here.real)
         step = velocity[t] * np.exp(1j * angle)
         here += step / fps
-        home = np.angle(-here * np.exp(-1j * angle))  # how far left of straight on it lies
-        urge = 1.5 * min(abs(step) / 2.0, 1.0) * min(abs(here) / ARENA, 1.5) ** 3
-        angle += (turn[t] + urge * np.tanh(home)) / fps
+        # Direction of the origin, in radians to the left of straight ahead.
+        home = np.angle(-here * np.exp(-1j * angle))
+        steering = 1.5 * min(abs(step) / 2.0, 1.0) * min(abs(here) / ARENA, 1.5) ** 3
+        angle += (turn[t] + steering * np.tanh(home)) / fps
     about_y = Rotation.from_rotvec(heading[:, None] * [0.0, 1.0, 0.0]).as_matrix()
-    moved = np.stack([place.imag, np.zeros(len(pose)), place.real], -1)
+    moved = np.stack([place[:, 0], np.zeros(len(pose)), place[:, 1]], -1)
     return np.einsum("trc,tjc->tjr", about_y, pose) + moved[:, None]

@@ -1,4 +1,4 @@
-"""Perspective cameras around an athlete: where they stand, and how they follow."""
+"""Perspective cameras around an athlete: where they stand, and how they follow him."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from canonlift.simulation.noise import smooth_noise
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """Where the cameras stand and how they are handled."""
+    """Where the cameras stand and how they pan, tilt and zoom."""
 
     n_views: int = 6
     distance_m: tuple[float, float] = (8.0, 20.0)  # to the middle of the action
@@ -20,30 +20,30 @@ class CameraConfig:
     azimuth_jitter_deg: float = 15.0
     azimuths_deg: tuple[float, ...] = ()  # explicit directions instead, one per camera
     centre_deg: float | None = None  # middle of the arc, 0 of `azimuths_deg`; None: drawn
-    fixed: bool = False  # never moved nor zoomed; sees the whole action; ignores what follows
-    share: tuple[float, float] = (0.4, 0.75)  # of the image's shorter side that the body fills
+    fixed: bool = False  # constant, with the whole action in the image; ignores what follows
+    share: tuple[float, float] = (0.4, 0.75)  # of the image's shorter side that the body takes up
     zoom: bool = True  # False: each camera keeps one focal length
-    lag_s: float = 0.15  # by which pan and tilt follow
-    shake_deg: float = 0.4  # restless pan and tilt
-    roll_deg: float = 3.0  # standard deviation; half of it constant, half wandering
-    drift_m: float = 0.0  # hand-held wandering of the camera itself, standard deviation
+    lag_s: float = 0.15  # of pan and tilt behind the athlete
+    shake_deg: float = 0.4  # random pan and tilt, standard deviation
+    roll_deg: float = 3.0  # standard deviation; half of the variance constant, half varying
+    drift_m: float = 0.0  # movement of a hand-held camera, standard deviation
     image_size: tuple[int, int] = (1920, 1080)
-    starts_s: tuple[float, ...] = ()  # when each camera starts to film; empty: all together
+    starts_s: tuple[float, ...] = ()  # when each camera starts to record; empty: all together
 
     def __post_init__(self) -> None:
         if not 2 <= self.n_views <= 8:
             raise ValueError(f"n_views must be 2 to 8, got {self.n_views}")
         if self.starts_s and len(self.starts_s) != self.n_views:
             raise ValueError(
-                f"starts_s names {len(self.starts_s)} times for {self.n_views} cameras; give one "
-                "each, or none"
+                f"starts_s has {len(self.starts_s)} times for {self.n_views} cameras; give one "
+                "per camera, or none"
             )
         if not np.isfinite(self.starts_s).all():
             raise ValueError(f"starts_s must be finite, got {self.starts_s}")
         if self.azimuths_deg and len(self.azimuths_deg) != self.n_views:
             raise ValueError(
-                f"azimuths_deg names {len(self.azimuths_deg)} directions for {self.n_views} "
-                "cameras; give one each, or none"
+                f"azimuths_deg has {len(self.azimuths_deg)} directions for {self.n_views} "
+                "cameras; give one per camera, or none"
             )
         for name in ("distance_m", "height_m", "share"):
             low, high = getattr(self, name)
@@ -66,16 +66,16 @@ class Cameras:
             "tvrc,tvjc->tvjr", self.rotation, pose[:, None] - self.position[:, :, None]
         )
 
-    def project(self, seen: Float[np.ndarray, "T V J 3"]) -> Float[np.ndarray, "T V J 2"]:
+    def project(self, points: Float[np.ndarray, "T V J 3"]) -> Float[np.ndarray, "T V J 2"]:
         """Pixels of points in camera axes."""
-        return project(seen, self.focal_px, self.image_size)
+        return project(points, self.focal_px, self.image_size)
 
 
 def project(
-    seen: Float[np.ndarray, "T V J 3"], focal_px: Float[np.ndarray, "T V"], size: tuple[int, int]
+    points: Float[np.ndarray, "T V J 3"], focal_px: Float[np.ndarray, "T V"], size: tuple[int, int]
 ) -> Float[np.ndarray, "T V J 2"]:
     """Pixels of points in camera axes; the principal point is the middle of the image."""
-    return np.array(size) / 2 + focal_px[..., None, None] * seen[..., :2] / seen[..., 2:]
+    return np.array(size) / 2 + focal_px[..., None, None] * points[..., :2] / points[..., 2:]
 
 
 def place_cameras(
@@ -84,7 +84,7 @@ def place_cameras(
     config: CameraConfig,
     generator: np.random.Generator,
 ) -> Cameras:
-    """Set up cameras around the action, and let them follow it unless they are fixed."""
+    """Cameras around a motion in metres, y up, that follow it unless they are fixed."""
     low, high = pose_world.min(1), pose_world.max(1)
     body = (low + high) / 2
     middle = (low.min(0) + high.max(0)) / 2
@@ -93,7 +93,7 @@ def place_cameras(
     azimuth = _azimuths(config, generator)
     direction = np.stack([np.sin(azimuth), np.zeros(n_views), np.cos(azimuth)], -1)
     distance = generator.uniform(*config.distance_m, n_views)
-    # Nobody runs into a camera: where the action comes near, it stands further back.
+    # Where the action comes near a camera, the camera stands further back.
     nearest = max(config.distance_m[0] / 2, 1.5)
     distance = np.maximum(distance, np.max((body - middle) @ direction.T, axis=0) + nearest)
     stand = middle + distance[:, None] * direction
@@ -119,8 +119,8 @@ def place_cameras(
     depth = np.linalg.norm(toward, axis=-1)
     toward = toward + np.radians(config.shake_deg) * depth[..., None] * aim
     rotation = _look(toward, roll + np.radians(config.roll_deg) * np.sqrt(0.5) * tilt[..., 0])
-    whim = 0.5 + 0.5 * np.tanh(smooth_noise(n_frames, (n_views,), 6.0 * fps, generator))
-    share = config.share[0] + (config.share[1] - config.share[0]) * whim
+    fraction = 0.5 + 0.5 * np.tanh(smooth_noise(n_frames, (n_views,), 6.0 * fps, generator))
+    share = config.share[0] + (config.share[1] - config.share[0]) * fraction
     tall = np.quantile(np.linalg.norm(high - low, axis=-1), 0.9)
     focal = share * min(config.image_size) * depth / tall
     if not config.zoom:

@@ -14,11 +14,11 @@ from canonlift.simulation.noise import autoregressive_noise, smooth_noise
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """What goes wrong in the 2D detections; the sizes of the errors are in `ERRORS`."""
+    """Errors of the 2D detections; their sizes are in `ERRORS`."""
 
-    confidences: bool = True  # False: a detector that does not say how sure it is
-    error_scale: float = 1.0  # factor on the errors of `ERRORS`; 0: exact where not swapped
-    leg_swap_rate: float = 0.0079  # share of instants with left and right exchanged, as measured
+    confidences: bool = True  # False: every detection has confidence 1
+    error_scale: float = 1.0  # factor on the errors of `ERRORS`; 0: exact, except swaps
+    leg_swap_rate: float = 0.0079  # fraction of frames with left and right swapped, as measured
     arm_swap_rate: float = 0.0037
     joint_miss_rate: float = 0.015
     frame_miss_rate: float = 0.005
@@ -32,16 +32,16 @@ class DetectorConfig:
 
 
 class JointError(NamedTuple):
-    """Quantiles of a joint's 2D error / longer side of the person's box, and how long it lasts."""
+    """Quantiles of a joint's 2D error / longer side of the person's box; autocorrelation."""
 
     median: float
     p90: float
     p99: float
-    correlation: float  # between instants 0.1 s apart
+    correlation: float  # between frames 0.1 s apart
 
 
-# A stacked-hourglass detector on Human3.6M video: 4 cameras, 7 people, 105,605 instants at 10
-# fps, against projected motion capture, less each sequence's constant offset per joint.
+# A stacked-hourglass detector on Human3.6M video: 4 cameras, 7 people, 105,605 frames at 10
+# fps, against projected motion capture, without each sequence's constant offset per joint.
 _MEASURED: Mapping[str, JointError] = {
     "pelvis": JointError(0.0176, 0.0433, 0.1138, 0.703),
     "r_hip": JointError(0.0221, 0.0543, 0.1405, 0.780),
@@ -60,7 +60,7 @@ _MEASURED: Mapping[str, JointError] = {
     "r_elbow": JointError(0.0168, 0.0523, 0.2498, 0.695),
     "r_wrist": JointError(0.0203, 0.0995, 0.3758, 0.693),
 }
-# The spine was not measured; it is taken to err like the joints it lies between.
+# The spine was not measured; its errors are assumed to be the mean of its neighbours'.
 _SPINE = JointError(*np.mean([_MEASURED["pelvis"], _MEASURED["thorax"]], axis=0).tolist())
 ERRORS: Mapping[str, JointError] = {name: _MEASURED.get(name, _SPINE) for name in H36M17}
 
@@ -73,17 +73,24 @@ def detect(
     config: DetectorConfig,
     generator: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "T V J 2"], Float[np.ndarray, "T V J"]]:
-    """Keypoints and confidences a detector would report for the true ones.
+    """Detected keypoints and confidences; NaN and 0 where a joint is missed.
 
-    How large a joint's errors are, `ERRORS` says; when the large ones come, chance and how
-    hard the joint is to see. NaN and confidence 0 where it reports nothing.
+    Sizes of errors follow `ERRORS`. Large ones are likelier where a joint is hard to see.
+
+    Args:
+        true: exact keypoints in pixels.
+        pose: the same joints in metres, in camera axes.
+        fps: frames per second.
+        image_size: width and height in pixels; joints outside are missed.
+        config: rates and sizes of the errors.
+        generator: source of all randomness.
     """
-    unexplained = smooth_noise(len(pose), pose.shape[1:3], 2.0 * fps, generator)  # cloth, light
+    unexplained = smooth_noise(len(pose), pose.shape[1:3], 2.0 * fps, generator)  # clothes, light
     hard = _ranked(_difficulty(pose) + 0.05 * unexplained)
-    error, badness = _errors(hard, fps, generator)
+    error, log_size = _errors(hard, fps, generator)
     box = (true.max(2) - true.min(2)).max(-1)[..., None, None]
     keypoints = true + config.error_scale * box * error
-    confidence = _confidences(badness, hard, fps, generator)
+    confidence = _confidences(log_size, hard, fps, generator)
 
     swap = np.array(mirrored(H36M17))
     for rate, limbs in ((config.leg_swap_rate, _LEGS), (config.arm_swap_rate, _ARMS)):
@@ -105,8 +112,8 @@ def detect(
 _LEGS = np.array([name[2:] in ("hip", "knee", "ankle") for name in H36M17])
 _ARMS = np.array([name[2:] in ("shoulder", "elbow", "wrist") for name in H36M17])
 
-# Bones thick enough to hide a joint, as capsules: upper end, lower end, radius in metres.
-_FLESH = (
+# Body parts that can hide a joint, as capsules: upper end, lower end, radius in metres.
+_CAPSULES = (
     ("thorax", "pelvis", 0.14),
     ("head", "nose", 0.09),
     ("l_hip", "l_knee", 0.08),
@@ -119,12 +126,12 @@ _FLESH = (
 
 
 def _difficulty(pose: Float[np.ndarray, "T V J 3"]) -> Float[np.ndarray, "T V J"]:
-    """How much flesh lies between camera and joint, and how far behind the root it is."""
+    """How far each joint is hidden by other body parts, plus half its depth behind the root."""
     pose = pose.astype(np.float32)
     depth = pose[..., 2]
     image = pose[..., :2] / depth[..., None] * depth[..., :1, None]  # metres at the root's depth
     hidden = np.zeros_like(depth)
-    for upper, lower, radius in _FLESH:
+    for upper, lower, radius in _CAPSULES:
         a, b = H36M17.index(upper), H36M17.index(lower)
         bone = image[:, :, None, b] - image[:, :, None, a]
         from_a = image - image[:, :, None, a]
@@ -134,7 +141,7 @@ def _difficulty(pose: Float[np.ndarray, "T V J 3"]) -> Float[np.ndarray, "T V J"
         front = depth[:, :, None, a] * (1 - along) + depth[:, :, None, b] * along
         behind = np.clip((depth - front - 0.5 * radius) / 0.1, 0.0, 1.0)
         covered = expit((radius - gap) / 0.02)
-        covered[..., [a, b]] = 0.0  # a bone does not hide its own ends
+        covered[..., [a, b]] = 0.0  # a capsule does not hide its own ends
         hidden += covered * behind
     return hidden + 0.5 * (depth - depth[..., :1])
 
@@ -147,24 +154,26 @@ def _ranked(difficulty: Float[np.ndarray, "T V J"]) -> Float[np.ndarray, "T V J"
     return ndtri((rank + 0.5) / len(flat)).reshape(n_frames, n_views, n_joints)
 
 
-_HARDNESS = 0.45  # correlation of a joint's error score with its difficulty
+_DIFFICULTY_CORRELATION = 0.45  # correlation of a joint's error score with its difficulty
 
 
 def _errors(
     hard: Float[np.ndarray, "T V J"], fps: float, generator: np.random.Generator
 ) -> tuple[Float[np.ndarray, "T V J 2"], Float[np.ndarray, "T V J"]]:
-    """Error vectors in boxes, and their size as log-scores of about unit variance.
+    """Error vectors in units of the box, and the logarithm of their size over a typical one.
 
-    A vector (x, y) of two correlated Gaussians gives the direction and, by its length, a
-    chance score; mixed with the difficulty it is a normal score, whose quantile in `ERRORS` is
-    the size. So the sizes follow the table whatever the pose is.
+    A vector (x, y) of two Gaussians, each correlated in time, gives the direction and, by its
+    length, a random normal score. Mixed with the difficulty it remains a normal score, whose
+    quantile in `ERRORS` is the size, so the sizes follow the table whatever the pose is.
     """
     table = [ERRORS[name] for name in H36M17]
-    memory = np.array([_latent(row.correlation) for row in table]) ** (10.0 / fps)
-    vector = np.stack([autoregressive_noise(hard.shape, memory, generator) for _ in range(2)], -1)
+    correlation = np.array([_latent(row.correlation) for row in table]) ** (10.0 / fps)
+    vector = np.stack(
+        [autoregressive_noise(hard.shape, correlation, generator) for _ in range(2)], -1
+    )
     length = np.maximum(np.linalg.norm(vector, axis=-1), 1e-6)
-    chance = -ndtri(np.exp(-np.square(length) / 2))  # the length's normal score
-    score = np.sqrt(1 - _HARDNESS**2) * chance + _HARDNESS * hard
+    random = -ndtri(np.exp(-np.square(length) / 2))  # the length's normal score
+    score = np.sqrt(1 - _DIFFICULTY_CORRELATION**2) * random + _DIFFICULTY_CORRELATION * hard
     size = np.empty_like(score)
     knots = [-6.0, -2.0, *ndtri([0.5, 0.9, 0.99]), 3.5]
     for j, row in enumerate(table):
@@ -175,24 +184,26 @@ def _errors(
 
 
 def _latent(correlation: float) -> float:
-    """Correlation of the Gaussians behind errors of the given correlation.
+    """Correlation of the Gaussians from which errors of the given correlation are made.
 
-    Heavy tails forget faster than the Gaussians they are made of; the factor was found by
-    measuring what comes out.
+    The errors have heavy tails and are less correlated than the Gaussians. The factor was fitted
+    to the correlation of the result.
     """
     return 1.0 - 0.6 * (1.0 - correlation)
 
 
 def _confidences(
-    badness: np.ndarray, hard: np.ndarray, fps: float, generator: np.random.Generator
+    log_size: np.ndarray, hard: np.ndarray, fps: float, generator: np.random.Generator
 ) -> Float[np.ndarray, "T V J"]:
-    """Fall with the error, imperfectly; below 0.85 in about 30 % of all cases."""
-    doubt = np.full(hard.shape[-1], 0.8 ** (10.0 / fps))
+    """Confidences that fall with the error, but not reliably; about 30 % are below 0.85."""
+    correlation = np.full(hard.shape[-1], 0.8 ** (10.0 / fps))
     mixed = (
-        0.65 * badness + 0.25 * hard + 0.65 * autoregressive_noise(hard.shape, doubt, generator)
+        0.65 * log_size
+        + 0.25 * hard
+        + 0.65 * autoregressive_noise(hard.shape, correlation, generator)
     )
-    unsure = expit(1.7 * mixed)  # about uniform
-    return np.clip(1.0 - 0.9 * unsure**5, 0.05, 1.0)
+    uniform = expit(1.7 * mixed)  # approximately
+    return np.clip(1.0 - 0.9 * uniform**5, 0.05, 1.0)
 
 
 def _bursts(
@@ -203,7 +214,7 @@ def _bursts(
     generator: np.random.Generator,
     hard: np.ndarray | None = None,
 ) -> Bool[np.ndarray, "..."]:
-    """Events that hold for a while and cover a share `rate` of all time."""
+    """Events that last about so many seconds and cover the fraction `rate` of all frames."""
     level = smooth_noise(shape[0], shape[1:], 4 * seconds * fps, generator)
     if hard is not None:
         level = 0.9 * level + np.sqrt(1 - 0.9**2) * hard

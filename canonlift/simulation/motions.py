@@ -24,13 +24,13 @@ class Angle:
 
     low: int
     high: int
-    rest: int  # where a motion does not say
-    sway: int  # standard deviation of the random posture added to every motion
+    rest: int  # of motions without a track of this name
+    spread: int  # standard deviation of the random posture added to every motion
 
 
 # Flexion is forwards (knees: backwards), bend and twist to the left, and for the limbs
 # abduction and turn away from the body. Below 90 degrees of abduction and turn, knees and
-# elbows can fold only the way they do in people.
+# elbows can flex only as they do in people.
 TRUNK_ANGLES = {
     "lean": Angle(-35, 60, 0, 4),  # of the whole body out of balance
     "roll": Angle(-50, 50, 0, 3),
@@ -63,13 +63,13 @@ TRAVEL = ("glide", "turn", "rise")  # m/s forwards, degrees/s to the left, metre
 
 
 def ease(x: np.ndarray) -> np.ndarray:
-    """Smooth step from 0 at 0 to 1 at 1, at rest in both."""
+    """Smooth step from 0 at 0 to 1 at 1; its first two derivatives are 0 at both."""
     x = np.clip(x, 0.0, 1.0)
     return x**3 * (10.0 - 15.0 * x + 6.0 * x**2)
 
 
 def _keys(phase: np.ndarray, *keys: tuple[float, float | int]) -> np.ndarray:
-    """Go smoothly through (phase, value) keys, over and over; phases in [0, 1)."""
+    """Periodic smooth interpolation of (phase, value) keys, with phases in [0, 1)."""
     at, values = np.array(keys).T
     at, values = np.append(at, at[0] + 1.0), np.append(values, values[0])
     phase = (phase - at[0]) % 1.0 + at[0]
@@ -78,13 +78,13 @@ def _keys(phase: np.ndarray, *keys: tuple[float, float | int]) -> np.ndarray:
 
 
 def _phase(time: np.ndarray, period: float, generator: np.random.Generator) -> np.ndarray:
-    """Cycles done by then, in an uneven tempo that begins anywhere."""
+    """Number of cycles at each time, from a random start and at a slightly uneven tempo."""
     a, b = generator.uniform(0.0, 0.06), generator.uniform(0.0, 6.28)
     return time / period + generator.uniform() + a * np.sin(2.2 * time / period + b)
 
 
 def _leg(side: str, extension: Track, swing: Track) -> Tracks:
-    """A leg of a share `extension` of its full length, swung forwards by `swing` degrees."""
+    """A leg at the fraction `extension` of its full length, swung forwards by `swing` degrees."""
     knee = 2.0 * np.degrees(np.arccos(np.clip(extension, 0.3, 0.998)))
     return {f"{side}_knee": knee, f"{side}_hip_flex": knee / 2 + swing}
 
@@ -95,12 +95,12 @@ def _arm(side: str, flex: Track, abd: Track, elbow: Track, turn: Track = 0.0) ->
 
 
 def _hold_arms(generator: np.random.Generator) -> Tracks:
-    """Arms held in one of the ways people hold them, each in its own way."""
+    """Arms held in one of six typical ways, varied at random."""
     ways = [(85, 10, 15), (60, 20, 90), (20, 45, 100), (165, 25, 20), (15, 15, 20), (30, 75, 20)]
     tracks: Tracks = {}
     way = ways[generator.integers(len(ways))]
     for side in SIDES:
-        if generator.uniform() < 0.2:  # the arms need not agree
+        if generator.uniform() < 0.2:  # the arms may differ
             way = ways[generator.integers(len(ways))]
         tracks |= _arm(side, *(generator.normal(value, 10.0) for value in way))
     return tracks
@@ -123,7 +123,7 @@ def slalom(time: np.ndarray, generator: np.random.Generator) -> Tracks:
     stance, hinge = g(2, 14), g(0, 30)
     plant, reach = g(0, 30), g(10, 60)
     for side, sign in SIDES.items():
-        # The inner leg is shorter by what the inclination takes away under it.
+        # The inclination leaves less room under the inner leg, which is shorter by as much.
         inner = 0.33 * np.sin(np.radians(np.maximum(sign * edge, 0.0)))
         tracks |= _leg(side, np.clip(length - inner, 0.42, 0.97), hinge + sign * g(0, 8) * turn)
         tracks[f"{side}_hip_abd"] = stance + g(0, 0.2) * edge * -sign
@@ -133,7 +133,7 @@ def slalom(time: np.ndarray, generator: np.random.Generator) -> Tracks:
 
 
 def tuck(time: np.ndarray, generator: np.random.Generator) -> Tracks:
-    """Crouched low against the wind, arms before the face, sucking up the bumps."""
+    """Downhill tuck: crouched, arms in front of the face, legs absorbing bumps."""
     g = generator.uniform
     phase = 2 * np.pi * _phase(time, g(1.0, 3.0), generator)
     length = g(0.55, 0.75) + g(0.0, 0.1) * np.sin(phase)
@@ -154,7 +154,7 @@ def tuck(time: np.ndarray, generator: np.random.Generator) -> Tracks:
 
 
 def jump(time: np.ndarray, generator: np.random.Generator) -> Tracks:
-    """Crouch, swing the arms, fly on a parabola, and land softly, again and again."""
+    """Jumps: crouch, swing the arms, fly on a parabola, land softly, repeat."""
     g = generator.uniform
     height = g(0.12, 0.6)
     flight = 2 * np.sqrt(2 * height / 9.81)  # seconds
@@ -172,7 +172,7 @@ def jump(time: np.ndarray, generator: np.random.Generator) -> Tracks:
                    (land + 0.1, g(0.5, 0.85)))  # fmt: skip
     length -= g(0.25, 0.5) * (style == 1) * spread
     bow = _keys(phase, (0.0, 0), (crouch, g(0, 40)), (start, 0), (land, 0), (0.9, g(0, 30)))
-    # Legs drawn up in flight lift the feet; they do not drop the body.
+    # Legs drawn up in flight lift the feet and leave the height of the body as it is.
     drawn = 1.0 - length * np.cos(np.radians(split)) * np.cos(np.radians(straddle))
     tracks: Tracks = {
         "rise": 4 * height * airborne * (1 - airborne) + 0.86 * drawn * spread,
@@ -193,7 +193,7 @@ def jump(time: np.ndarray, generator: np.random.Generator) -> Tracks:
 
 
 def run(time: np.ndarray, generator: np.random.Generator) -> Tracks:
-    """From a walk to a sprint: legs and arms in opposition, the trunk twisting between them."""
+    """Walk, run or sprint: legs and arms in opposition, the trunk twisting between them."""
     g = generator.uniform
     effort = g(-0.4, 1.0)  # a walk below zero
     phase = 2 * np.pi * _phase(time, g(0.95, 1.15) * (0.85 - 0.25 * effort), generator)
@@ -218,7 +218,7 @@ def run(time: np.ndarray, generator: np.random.Generator) -> Tracks:
 
 
 def squat(time: np.ndarray, generator: np.random.Generator) -> Tracks:
-    """Down and up on both legs, or in a lunge with one before the other."""
+    """Squats on both legs, or lunges with one leg in front of the other."""
     g = generator.uniform
     depth = _keys(_phase(time, g(1.6, 4.0), generator), (0.0, 0.0), (g(0.4, 0.5), 1.0), (0.6, 1.0))
     length = 0.99 - g(0.03, 0.62) * depth
@@ -274,13 +274,13 @@ def throw(time: np.ndarray, generator: np.random.Generator) -> Tracks:
 
 
 def drill(time: np.ndarray, generator: np.random.Generator) -> Tracks:
-    """A warm-up without a plan: every limb wanders through its whole range on its own."""
+    """Random warm-up: every joint varies independently over its whole range."""
     period = generator.uniform(1.2, 3.0) / np.diff(time, append=time[-1] + 0.03)[0]
     noise = smooth_noise(len(time), (len(ANGLES) + 4,), period, generator).T
     tracks: Tracks = {}
-    for (name, angle), wander in zip(ANGLES.items(), noise[4:], strict=True):
+    for (name, angle), part in zip(ANGLES.items(), noise[4:], strict=True):
         middle = (angle.low + angle.high + 2 * angle.rest) / 4
-        tracks[name] = middle + 0.27 * (angle.high - angle.low) * wander
+        tracks[name] = middle + 0.27 * (angle.high - angle.low) * part
     tracks |= {"lean": 0.0, "roll": 0.0, "turn": 40.0 * noise[0]}
     deep, bow = generator.uniform(0.02, 0.2), generator.uniform(0.0, 50.0)
     for side, sign in SIDES.items():

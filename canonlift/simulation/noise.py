@@ -9,7 +9,7 @@ from scipy.signal import lfilter
 def smooth_noise(
     n_frames: int, shape: tuple[int, ...], period: float, generator: np.random.Generator
 ) -> Float[np.ndarray, "T ..."]:
-    """Stationary Gaussian noise of unit variance that wanders over about `period` frames."""
+    """Stationary Gaussian noise of unit variance that varies over about `period` frames."""
     sigma = period / 4
     margin = int(4 * sigma) + 1
     white = generator.standard_normal((n_frames + 2 * margin, *shape))
@@ -20,11 +20,14 @@ def smooth_noise(
 
 
 def autoregressive_noise(
-    shape: tuple[int, ...], memory: np.ndarray, generator: np.random.Generator
+    shape: tuple[int, ...], correlation: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Unit AR(1) noise over the first axis; `memory` per joint, from frame to frame."""
+    """AR(1) noise of unit variance over the first axis.
+
+    `correlation` is that of neighbouring frames, one value for each entry of the last axis.
+    """
     white = generator.standard_normal(shape)
-    white[1:] *= np.sqrt(1 - memory**2)
+    white[1:] *= np.sqrt(1 - correlation**2)
     return np.stack(
-        [lfilter([1.0], [1.0, -m], white[..., j], axis=0) for j, m in enumerate(memory)], -1
+        [lfilter([1.0], [1.0, -c], white[..., j], axis=0) for j, c in enumerate(correlation)], -1
     )

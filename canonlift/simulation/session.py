@@ -22,13 +22,13 @@ from canonlift.simulation.motions import MOTIONS
 
 @dataclass(frozen=True)
 class SimulateConfig:
-    """A session: who is filmed, how often, by what."""
+    """A session: people, motions, cameras and detector."""
 
     seed: int = 0
     n_train: int = 12
     n_test: int = 4
     n_people_train: int = 6
-    n_people_test: int = 2  # nobody is in both
+    n_people_test: int = 2  # none of those of training
     n_frames: int = 600
     fps: float = 30.0
     motions: tuple[str, ...] = tuple(MOTIONS)
@@ -48,10 +48,10 @@ class SimulateConfig:
 
 
 def session(config: SimulateConfig) -> Iterator[tuple[str, Recording]]:
-    """Film the session, recording by recording, with names `train_00` ... `test_00` ...
+    """Names (`train_00`, ..., `test_00`, ...) and recordings of the session, one at a time.
 
-    A recording depends on the seed, its split and its number alone, not on how many are made.
-    Fixed cameras are set up anew for every recording, which is therefore a rig of its own.
+    A recording depends only on the seed, its split and its number, not on how many are made.
+    Fixed cameras are placed anew for every recording, so each recording has its own rig.
     """
     splits = (
         ("train", config.n_train, config.n_people_train),
@@ -60,18 +60,19 @@ def session(config: SimulateConfig) -> Iterator[tuple[str, Recording]]:
     for split, (split_name, n_recordings, n_people) in enumerate(splits):
         for index in range(n_recordings):
             name = f"{split_name}_{index:02d}"
-            who = _generator(config.seed, split, 0, index % n_people)
-            take, shoot = _generator(config.seed, split, 1, index).spawn(2)
-            motions = [str(m) for m in take.permutation(config.motions)]
+            person = _generator(config.seed, split, 0, index % n_people)
+            motion, filming = _generator(config.seed, split, 1, index).spawn(2)
+            motions = [str(m) for m in motion.permutation(config.motions)]
             spread = np.ptp(config.cameras.starts_s) if config.cameras.starts_s else 0.0
             n_frames = config.n_frames + int(np.ceil(spread * config.fps))
-            pose = perform(sample_person(who), motions, n_frames, config.fps, take)
+            pose = perform(sample_person(person), motions, n_frames, config.fps, motion)
             rig = name if config.cameras.fixed else ""
-            yield name, film(pose, H36M17, config.fps, config.cameras, config.detector, shoot, rig)
+            cameras, detector = config.cameras, config.detector
+            yield name, film(pose, H36M17, config.fps, cameras, detector, filming, rig)
 
 
 def write_session(config: SimulateConfig, folder: Path) -> tuple[list[Path], list[Path]]:
-    """Write the session as `folder/train_00.npz` and so on; returns train and test paths."""
+    """Write the session as `folder/train_00.npz` and so on; train and test paths are returned."""
     paths = []
     for name, recording in session(config):
         paths.append(folder / f"{name}.npz")
@@ -92,11 +93,11 @@ def film(
     generator: np.random.Generator,
     rig: str = "",
 ) -> Recording:
-    """Film and detect any motion in metres, y up, of the joints of h36m17.
+    """The recording of a motion in metres, y up, of the joints of h36m17.
 
-    Cameras that start at different times make a recording whose frames show different instants:
-    as many as all of them film before the motion ends. Its truth is of the instant that each
-    camera shows, to a fraction of a frame.
+    Where cameras start at different times, frame t of each view is t frames after the start of
+    its own camera; the recording ends where the first camera has no more frames. Ground truth is
+    interpolated to the time of each view's frame.
 
     Raises:
         ValueError: if the joints are others, or in another order, or the motion ends before the
@@ -106,13 +107,13 @@ def film(
         raise ValueError(f"joints must be h36m17 ({' '.join(H36M17)}), got {' '.join(joints)}")
     for_cameras, for_detector = generator.spawn(2)
     pose_world = np.asarray(pose_world, dtype=np.float64)
-    crew = place_cameras(pose_world, fps, cameras, for_cameras)
-    pose, focal_px = crew.in_axes(pose_world), crew.focal_px
+    placed = place_cameras(pose_world, fps, cameras, for_cameras)
+    pose, focal_px = placed.in_axes(pose_world), placed.focal_px
     if any(cameras.starts_s):
         first = np.array(cameras.starts_s) * fps
-        pose, focal_px = (_from(first - first.min(), seen) for seen in (pose, focal_px))
-    true = project(pose, focal_px, crew.image_size)
-    keypoints, confidence = detect(true, pose, fps, crew.image_size, detector, for_detector)
+        pose, focal_px = (_shifted(first - first.min(), values) for values in (pose, focal_px))
+    true = project(pose, focal_px, placed.image_size)
+    keypoints, confidence = detect(true, pose, fps, placed.image_size, detector, for_detector)
     n_views = cameras.n_views
     return Recording(
         keypoints=keypoints.astype(np.float32),
@@ -127,16 +128,16 @@ def film(
     )
 
 
-def _from(first: Float[np.ndarray, " V"], seen: Float[np.ndarray, "T V *_"]) -> np.ndarray:
-    """What each view sees from its first frame on, as long as all of them see something."""
-    n_frames = len(seen) - int(np.ceil(first.max()))
+def _shifted(first: Float[np.ndarray, " V"], values: Float[np.ndarray, "T V *_"]) -> np.ndarray:
+    """Values of each view from its first frame on, for as long as all views have values."""
+    n_frames = len(values) - int(np.ceil(first.max()))
     if n_frames < 2:
         raise ValueError(
             f"the last camera starts {first.max():.0f} frames after the first, but the motion has "
-            f"{len(seen)}; film longer, or start closer together"
+            f"only {len(values)}; set more frames, or start times that are closer together"
         )
-    tracks = (CubicSpline(np.arange(len(seen)), seen[:, view]) for view in range(len(first)))
-    shown = [
+    tracks = (CubicSpline(np.arange(len(values)), values[:, view]) for view in range(len(first)))
+    shifted = [
         track(start + np.arange(n_frames)) for track, start in zip(tracks, first, strict=True)
     ]
-    return np.stack(shown, axis=1)
+    return np.stack(shifted, axis=1)
