@@ -263,7 +263,7 @@ class Harmful:
         ({"alone/pose": np.zeros((5, 1, 17, 3))}, "pose is .*but the recording of 6 frames"),
         ({"alone/pose": np.full((6, 1, 17, 3), "x")}, "alone: pose holds no numbers"),
         ({"alone/pose": np.array([Harmful()])}, "not a readable .npz .*pickled objects"),
-        ({"alone/recording/confidence": np.full((6, 1, 17), 2.0)}, "must lie in"),
+        ({"alone/recording/confidence": np.full((6, 1, 17), 2.0)}, "must be in"),
     ],
 )  # fmt: skip
 def test_damaged_predictions_are_refused_by_name(predictions, tmp_path, change, words):
