@@ -3,12 +3,12 @@
     python -m benchmarks.growth --json runs/growth.json
     OMP_NUM_THREADS=1 python -m benchmarks.growth --cpu-time        # on a busy machine
 
-The step has every term that can be computed; its network is 32 wide, so that what lies between
-the layers shows. Memory is the most that a step holds at once, beyond what it began with, as
-torch's own allocator counts it. One size grows, the others stay at 4 views, 17 joints and 64
-frames. An exponent is the slope of log(figure) over log(size), of a line through all sizes and,
-since constant parts flatten that, between the two largest sizes. Every pair of views has to agree
-in every joint, so views may cost their square, joints and frames no more than they are.
+The step has every term of single frames that can be computed; its network is 32 wide, so that
+what lies between the layers shows. Memory is the most that a step holds at once, beyond what it
+began with, as torch's own allocator counts it. One size grows, the others stay at 4 views, 17
+joints and 64 frames. An exponent is the slope of log(figure) over log(size), of a line through all
+sizes and, since constant parts flatten that, between the two largest sizes. Every pair of views
+has to agree in every joint, so views may cost their square, joints and frames only their number.
 """
 
 import math
@@ -20,9 +20,11 @@ import torch
 from benchmarks import measure
 from canonlift.geometry.rotations import from_axis_angle
 from canonlift.methods.fusion import METHODS, FusionConfig
-from canonlift.methods.stages import LiftPass, ReliftPass, Repair, least_stage
-from canonlift.methods.terms import TERMS, Objective
-from canonlift.models.mlp import Lifter, LifterConfig
+from canonlift.methods.objective import Objective
+from canonlift.methods.passes import Method
+from canonlift.methods.relations import RelationConfig
+from canonlift.models.config import ModelConfig
+from canonlift.models.mlp import CanonicalLifter
 from canonlift.types import Target, Views
 
 SIZES: Mapping[str, tuple[int, ...]] = {
@@ -32,6 +34,9 @@ SIZES: Mapping[str, tuple[int, ...]] = {
 }
 BASE = {"views": 4, "joints": 17, "frames": 64}
 ALLOWED = {"views": 2, "joints": 1, "frames": 1}
+# The terms of single frames: of the lifted poses alone, and of repaired detections too.
+LIFTED = ("reprojection", "target_pose", "camera_consistency")
+REPAIRED = ("refinement", "repaired_reprojection", "consensus", "consistency_3d")
 
 
 def main() -> None:
@@ -78,18 +83,16 @@ def make_step(
     target = Target(in_camera, torch.ones_like(confidence))
     noise = 0.05 * torch.randn(frames, views, joints, 2, generator=generator)
     seen = Views(in_camera[..., :2] + noise, confidence, torch.arange(frames) % 3, target)
-    seen = seen.to(device)
-    network = Lifter(LifterConfig(width=32), joints, 0).to(device)
-    reads = LiftPass if method == "baseline" else ReliftPass
-    names = [name for name, term in TERMS.items() if issubclass(reads, term.reads)]
-    objective = Objective(dict.fromkeys(names, 1.0), reads)
-    config = FusionConfig(method="grid" if method == "baseline" else method)
-    repair = Repair(config, tuple(f"joint {i}" for i in range(joints)))
-    stage = least_stage(reads)
+    windows = seen.as_windows.to(device)
+    network = CanonicalLifter(ModelConfig(width=32), joints, 0).to(device)
+    terms = LIFTED if method == "baseline" else LIFTED + REPAIRED
+    fusion = FusionConfig(method="grid" if method == "baseline" else method)
+    repair = Method(tuple(f"joint {i}" for i in range(joints)), RelationConfig(), fusion)
+    objective = Objective(network, repair, dict.fromkeys(terms, 1.0))
 
     def step() -> None:
         network.zero_grad(set_to_none=True)
-        loss, _ = objective(stage.run(network, repair, seen))
+        loss, _ = objective(windows)
         loss.backward()
 
     return step

@@ -4,11 +4,11 @@
     OMP_NUM_THREADS=1 python -m benchmarks.inference --cpu-time     # on a busy machine
     python -m benchmarks.inference --device cuda
 
-`eager` is what eval.py does, in `torch.inference_mode`. The others are shown beside it with the
-largest difference of a coordinate of their poses, which have unit norm, and of their rotations:
-ONNX Runtime (`pip install onnxruntime onnx onnxscript`, CPU only) and `torch.compile`. `blocks`
-is eager on 8192 views in blocks, which eval.py also does, since its recordings are long. A way is
-exact where both differences are 0; of these eval.py uses the fastest.
+`eager` is what `canonlift eval` does, in `torch.inference_mode`. The others are shown beside it
+with the largest difference of a coordinate of their poses, which have unit norm, and of their
+rotations: ONNX Runtime (`pip install onnxruntime onnx onnxscript`, CPU only) and `torch.compile`.
+`blocks` is eager on 8192 views in blocks, which `canonlift eval` also does, since recordings are
+long. A way is exact where both differences are 0; `canonlift eval` uses the fastest of these.
 """
 
 import tempfile
@@ -25,7 +25,8 @@ from benchmarks.training import film
 from canonlift.body.skeleton import H36M17, ROOT
 from canonlift.geometry.scale import unit_scale
 from canonlift.inference.predict import BLOCK
-from canonlift.models.mlp import Lifter, LifterConfig
+from canonlift.models.config import ModelConfig
+from canonlift.models.mlp import CanonicalLifter
 from canonlift.types import Lifted, Views
 
 BATCHES = (1, 64, 8192)
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[], choices=WAYS, help="ways to leave out")
     args = parser.parse_args()
     torch.manual_seed(0)
-    network = Lifter(LifterConfig(width=args.width), len(H36M17), H36M17.index(ROOT))
+    network = CanonicalLifter(ModelConfig(width=args.width), len(H36M17), H36M17.index(ROOT))
     network = network.to(args.device).eval()
     table = film(BATCHES[-1])
     single = Views(table.keypoints[:, :1], table.confidence[:, :1], table.rig).to(args.device)
@@ -73,7 +74,7 @@ def _job(way: Run, views: Views) -> Callable[[], tuple[Tensor, Tensor]]:
     return lambda: way(views)
 
 
-def prepare(network: Lifter, device: str, skip: list[str]) -> dict[str, Run]:
+def prepare(network: CanonicalLifter, device: str, skip: list[str]) -> dict[str, Run]:
     """Each way that works here; the reason, printed, for one that does not."""
     ways = {}
     for name, make in WAYS.items():
@@ -100,33 +101,33 @@ def unit(pose: Float[Tensor, "B V J 3"]) -> Float[Tensor, "B V J 3"]:
     return unit_scale(pose, torch.ones_like(pose[..., 0], dtype=torch.bool))
 
 
-def eager(network: Lifter, device: str) -> Run:  # noqa: ARG001
-    """As eval.py does."""
+def eager(network: CanonicalLifter, device: str) -> Run:  # noqa: ARG001
+    """As `canonlift eval` does."""
 
     def run(views: Views) -> tuple[Tensor, Tensor]:
         lifted = network(views)
-        return lifted.pose, lifted.rotation
+        return lifted.pose, lifted.to_camera
 
     return run
 
 
-def blocks(network: Lifter, device: str) -> Run:  # noqa: ARG001
-    """As eval.py does with many views."""
+def blocks(network: CanonicalLifter, device: str) -> Run:  # noqa: ARG001
+    """As `canonlift eval` does with many views."""
 
     def run(views: Views) -> tuple[Tensor, Tensor]:
         parts = [network(views[i : i + BLOCK]) for i in range(0, len(views), BLOCK)]
-        return torch.cat([p.pose for p in parts]), torch.cat([p.rotation for p in parts])
+        return torch.cat([p.pose for p in parts]), torch.cat([p.to_camera for p in parts])
 
     return run
 
 
-def compiled(network: Lifter, device: str) -> Run:
+def compiled(network: CanonicalLifter, device: str) -> Run:
     """By torch.compile, for whatever batch size."""
     faster = torch.compile(Bare(network), dynamic=device == "cpu")
     return lambda views: faster(views.keypoints, views.confidence)
 
 
-def onnx_runtime(network: Lifter, device: str) -> Run:
+def onnx_runtime(network: CanonicalLifter, device: str) -> Run:
     """By ONNX Runtime, from an exported file.
 
     Raises:
@@ -162,7 +163,7 @@ def onnx_runtime(network: Lifter, device: str) -> Run:
 class Bare(nn.Module):
     """The lifter on bare tensors, as exporters want it."""
 
-    def __init__(self, lifter: Lifter) -> None:
+    def __init__(self, lifter: CanonicalLifter) -> None:
         super().__init__()
         self.lifter = lifter
 
@@ -170,10 +171,10 @@ class Bare(nn.Module):
         """Lift views of unknown rigs."""
         rig = keypoints.new_zeros(keypoints.shape[0], dtype=torch.long)  # len() fixes the size
         lifted: Lifted = self.lifter(Views(keypoints, confidence, rig))
-        return lifted.pose, lifted.rotation
+        return lifted.pose, lifted.to_camera
 
 
-WAYS: Mapping[str, Callable[[Lifter, str], Run]] = {
+WAYS: Mapping[str, Callable[[CanonicalLifter, str], Run]] = {
     "eager": eager,
     "blocks": blocks,
     "torch.compile": compiled,

@@ -13,15 +13,18 @@ from typing import Any
 import torch
 
 from canonlift import files
+from canonlift.cli.train import keep_memory as keep_memory
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
+def parser(doc: str | None, rounds: int = 15) -> argparse.ArgumentParser:
     """Options that every benchmark of speed has."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    made.add_argument("--rounds", type=int, default=15, help="times that everything has its turn")
+    made.add_argument(
+        "--rounds", type=int, default=rounds, help="times that everything has its turn"
+    )
     made.add_argument("--device", default="cpu", help="any torch device")
     made.add_argument(
         "--cpu-time",

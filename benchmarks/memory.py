@@ -1,43 +1,42 @@
 """Train on a session that does not fit into memory, and say how much memory that took.
 
 Examples:
-    python benchmarks/memory.py                                  # 100 million frames, 4 views
-    python benchmarks/memory.py --frames 1_000_000 --work DIR --json memory.json
+    python -m benchmarks.memory                                  # 100 million frames, 4 views
+    python -m benchmarks.memory --frames 1_000_000 --work DIR --json memory.json
 
 The shards are sparse files of their full length, in which `--filled` of the frames are a filmed
 person and the rest holes, which read as frames in which nobody was seen. For memory and the
 system's cache holes are data like any other; only the disk has less to do. With `--filled 1` every
-frame is written. All three phases are trained and the mirror votes are held, as `train.py` does.
+frame is written. All three phases are trained and the mirror is checked, as by `canonlift train`.
 """
 
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `train` is not installed
-
-import train
 from benchmarks import measure
 from canonlift.body.skeleton import H36M17
-from canonlift.data import samples as sessions
-from canonlift.data.shards import Shard, Stored, rows_of
+from canonlift.data import batches, frames
+from canonlift.data.frames import Summary
+from canonlift.data.shards import FramesOnDisk, Shard, rows_of
+from canonlift.data.windows import Samples
 from canonlift.simulation.athlete import perform, sample_person
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.motions import MOTIONS
 from canonlift.simulation.session import film
-from canonlift.solve import closed_form
+from canonlift.solve.closed_form import closed_form
 from canonlift.training import config as configs
-from canonlift.training import runs
+from canonlift.training import loop, runs
+from canonlift.training.train import HOOKS
 
-ROOT = Path(__file__).resolve().parents[1]
 PER_SHARD = 1_000_000
 ISLAND = 4096  # filmed frames that lie together
 
@@ -71,20 +70,19 @@ def trained_on(
     session = sparse_session(folder / "shards", n_frames, n_views, filled)
     size = sum(shard.path.stat().st_size for shard in session.shards)
     on_disk = sum(512 * shard.path.stat().st_blocks for shard in session.shards)
-    overrides = ["data.train=[none]", f"batch_size={batch}", f"lifter.width={width}"]
+    overrides = ["data.train=[none]", f"batch_size={batch}", f"model.width={width}"]
     overrides += [f"schedule.{phase}.steps={steps}" for phase in range(3)]
-    config = configs.load(ROOT / "configs" / "recordings.yaml", overrides)
-    run = runs.start(config, folder / "run", resume=False)
+    run = runs.start(configs.load("recordings", overrides), folder / "run", resume=False)
     forget_caches(session)
     forget_peak()
     before = memory_gb()["VmRSS"]
-    print(sessions.describe(session), flush=True)
-    session = session.to(next(run.lifter.parameters()).device)
+    print(frames.describe(session), flush=True)
+    samples = Samples(session).to(next(run.network.parameters()).device)
 
     started = time.monotonic()
-    train.fit(run, session)
+    loop.fit(run, samples, HOOKS)
     seconds, trained = time.monotonic() - started, memory_gb()
-    stream = sessions.stream(session, batch, 1, 0)
+    stream = batches.stream(samples, batch, 1, 0)
     started = time.monotonic()
     n_read = sum(len(views) for _, views in islice(stream, max(steps, 2)))
     reading = time.monotonic() - started
@@ -94,25 +92,24 @@ def trained_on(
         "views": n_views,
         "session_gb": round(size / 1e9, 2),
         "session_on_disk_gb": round(on_disk / 1e9, 2),
-        "window_frames": session.window,
+        "frames_shuffled_together": session.capacity,
         "resident_before_gb": round(before, 3),
         "resident_peak_gb": round(trained["VmHWM"], 3),
         "resident_after_gb": {name: round(value, 3) for name, value in trained.items()},
         "steps": run.progress.total_step,
         "steps_per_second": round(run.progress.total_step / run.progress.seconds, 2),
-        "seconds_with_votes_and_mean_pose": round(seconds, 1),
+        "seconds_with_mirror_check_and_mean_pose": round(seconds, 1),
         "frames_per_second_reading_alone": round(n_read / reading),
     }
 
 
-def sparse_session(folder: Path, n_frames: int, n_views: int, filled: float) -> Stored:
-    """A session as `shards.read` returns it, most of which takes no room on the disk."""
+def sparse_session(folder: Path, n_frames: int, n_views: int, filled: float) -> FramesOnDisk:
+    """A session as `shards.read` returns it, most of which takes no space on the disk."""
     g = np.random.default_rng(0)
     pose = perform(sample_person(g), list(MOTIONS), ISLAND, 30.0, g)
-    take = film(pose, H36M17, 30.0, CameraConfig(n_views=n_views), DetectorConfig(), g)
-    views = sessions.to_views(take)
-    guess = closed_form.closed_form(views, H36M17)
-    island = rows_of(sessions.Views(views.keypoints, views.confidence, views.rig, guess))
+    recording = film(pose, H36M17, 30.0, CameraConfig(n_views=n_views), DetectorConfig(), g)
+    views = frames.to_views(recording)
+    island = rows_of(replace(views, target=closed_form(views, H36M17)))
     folder.mkdir(parents=True)
     shards = []
     for number, first in enumerate(range(0, n_frames, PER_SHARD)):
@@ -122,9 +119,9 @@ def sparse_session(folder: Path, n_frames: int, n_views: int, filled: float) -> 
         starts = range(0, length, apart)
         _write_sparse(path, (length, *island.shape[1:]), island, starts)
         seen = sum(min(ISLAND, length - start) for start in starts)
-        summary = sessions.Summary(length, n_views, 17, n_views * seen, 1, 0.0, 1.0, 0, 0)
+        summary = Summary(length, n_views, 17, n_views * seen, 1, 0.0, 1.0, 0, 0)
         shards.append(Shard(path, "", summary))
-    return Stored(tuple(shards), tuple(shard.path.name for shard in shards))
+    return FramesOnDisk(tuple(shards), tuple(shard.path.name for shard in shards))
 
 
 def _write_sparse(path: Path, shape: tuple[int, ...], island: np.ndarray, starts: range) -> None:
@@ -147,11 +144,11 @@ def memory_gb() -> dict[str, float]:
 
 
 def forget_peak() -> None:
-    """Let the peak be counted from now on."""
+    """Count the peak from now on."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def forget_caches(session: Stored) -> None:
+def forget_caches(session: FramesOnDisk) -> None:
     """Have the system drop what it holds of the shards, so that reading is from the disk."""
     for shard in session.shards:
         with shard.path.open("rb") as file:

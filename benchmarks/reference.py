@@ -1,13 +1,13 @@
 """How far exported poses of real recordings are from what calibrated cameras made of the same.
 
 Examples:
-    python benchmarks/reference.py runs/balancing/eval/export/balancing ../triangulated.trc
-    python benchmarks/reference.py runs/webcam/eval/export/webcam ../kpts_3d.dat
+    python -m benchmarks.reference runs/balancing/eval/export/balancing ../triangulated.trc
+    python -m benchmarks.reference runs/webcam/eval/export/webcam ../kpts_3d.dat
 
-The first argument is where NAME-fused.npz and NAME-VIEW.npz lie (`eval.py --export npz`). The
-reference is a TRC file in metres, or rows of 12 limb joints in an unknown unit (`kpts_3d.dat`),
-which is taken to be of a person of 1.75 m. It is triangulated from the very detections, so it is
-wrong where these are; and it says nothing of joints whose definitions differ, as the head's.
+The first argument is where NAME-fused.npz and NAME-VIEW.npz lie, as `canonlift export --formats
+npz` writes them. The reference is a TRC file in metres, or rows of 12 limb joints in an unknown
+unit (`kpts_3d.dat`), which is taken to be of a person of 1.75 m. It is triangulated from the same
+detections, so it is wrong where these are; joints whose definitions differ are not compared.
 """
 
 import argparse
@@ -19,8 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from canonlift.geometry.alignment import align_similarity
 from canonlift.readers.detectors.layouts import LIMBS12, canonical
@@ -47,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     reference = READERS[args.reference.suffix](args.reference)
     paths = sorted(args.exports.parent.glob(f"{args.exports.name}-*.npz"))
     if not paths:
-        sys.exit(f"{args.exports}-*.npz: no such files; run eval.py with --export npz")
+        sys.exit(
+            f"{args.exports}-*.npz: no such files; `canonlift export --formats npz` writes them"
+        )
     print("| sequence | PA-MPJPE mm | by one similarity mm | frames | joints |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for path in paths:
@@ -85,7 +85,7 @@ def row(name: str, path: Path, reference: Reference) -> str:
     if len(found) != len(reference.metres):
         sys.exit(f"{path}: {len(found)} frames, but the reference has {len(reference.metres)}")
     both = [j for j in joints if j in reference.joints and j not in DEFINED_OTHERWISE]
-    # Where the person is in the room, cameras that nobody calibrated do not say.
+    # Uncalibrated cameras do not show where the person is in the room.
     found, truth = (
         points[:, [names.index(j) for j in both]] - points[:, hips(names)].mean(1, keepdims=True)
         for points, names in ((found, joints), (reference.metres, reference.joints))

@@ -1,19 +1,18 @@
 """How well the offsets between unsynchronised views are found, on real motion in simulated films.
 
 Examples:
-    python benchmarks/sync.py                             # Markdown, for the README
-    python benchmarks/sync.py --settings pair --spreads 1 --clips 4
-    python benchmarks/sync.py --spreads 1 --run runs/sequence   # and by lifted poses
+    python -m benchmarks.sync                                      # a Markdown table
+    python -m benchmarks.sync --settings pair --spreads 1 --clips 4
+    python -m benchmarks.sync --spreads 1 --run runs/sequence      # and by lifted poses
 
 Every clip of at least ten seconds is filmed by the cameras and detector of each setting of
-`ptz.py`, each camera starting at a random time, to a fraction of a frame. With --run, other ways
-are compared on the same films with `detections`, which is what `convert --sync auto` does: its
-`whole frames`; `consistency`, which goes on from these to where the loss of that name is least;
-and `poses`, which looks in the poses that a run lifts from each view.
+`benchmarks.films`, each camera starting at a random time, to a fraction of a frame. With --run,
+other ways are compared on the same films with `detections`, which is what `canonlift convert
+--sync auto` does: its `whole frames`; `consistency`, which continues from these to where the loss
+of that name is least; and `poses`, which compares the poses that a run lifts from each view.
 """
 
 import argparse
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,33 +25,32 @@ import torch
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import ptz
+from benchmarks import films
 from canonlift.body.skeleton import H36M17
+from canonlift.data.frames import FramesInMemory, to_views
+from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
-from canonlift.data.samples import Session, to_views
-from canonlift.data.windows import cut
+from canonlift.data.windows import WindowConfig, cut
+from canonlift.inference import model as models
 from canonlift.inference.predict import predict
 from canonlift.methods import consistency
 from canonlift.readers import synchronise
 from canonlift.simulation.session import film
-from canonlift.training import checkpoint
-from canonlift.training.checkpoint import Model
-from canonlift.types import Motion
+from canonlift.types import Lifted
 
-SHORTEST_S, LONGEST_S = 10.0, 20.0  # of a take, before its offsets
+SHORTEST_S, LONGEST_S = 10.0, 20.0  # of a recording, before its offsets
 SETTINGS = ("ski", "phones", "studio", "pair")
 SPREADS_S = (0.1, 1.0, 4.0)  # cameras start up to so much before or after the first
 WRONG_MS = 100.0  # more than any rounding: a false peak
 SEGMENT_S, REACH_S = 2.7, 0.1  # consistency: of a window; from whole frames to the least loss
 
 Estimate = Callable[[Recording], synchronise.Synchrony]
+Lift = Callable[[Recording], Prediction]
 
 
-def by_poses(model: Model, recording: Recording) -> synchronise.Synchrony:
+def by_poses(lift: Lift, recording: Recording) -> synchronise.Synchrony:
     """Offsets at which lifted poses, instead of detections, have most in common."""
-    return synchronise.estimate(recording, pose=predict(model, recording).pose)
+    return synchronise.estimate(recording, pose=lift(recording).pose)
 
 
 def by_whole_frames(recording: Recording) -> synchronise.Synchrony:
@@ -61,22 +59,22 @@ def by_whole_frames(recording: Recording) -> synchronise.Synchrony:
     return replace(found, offset_s=np.rint(found.offset_s * recording.fps) / recording.fps)
 
 
-def by_consistency(model: Model, recording: Recording) -> synchronise.Synchrony:
+def by_consistency(lift: Lift, recording: Recording) -> synchronise.Synchrony:
     """Offsets at which the poses of all views, each pair moved onto another, agree best."""
     found = by_whole_frames(recording)
-    pose = np.nan_to_num(predict(model, recording).pose)
+    pose = np.nan_to_num(lift(recording).pose)
     lifted = replace(recording, pose3d=pose, keypoints_true=None)
     length = round(SEGMENT_S * recording.fps)
 
     def disagreement(offset: Float[np.ndarray, " V"]) -> float:
         moved = synchronise.apply(lifted, offset)
-        session = Session(to_views(moved), torch.zeros(moved.n_frames, dtype=torch.long), ("",))
-        some = cut(session, length, length, length)
-        windows = some[torch.arange(len(some))]
-        frames = some.first[:, None] + torch.arange(length)
-        poses = torch.from_numpy(np.nan_to_num(moved.pose3d))
-        poses = poses[frames.clamp_max(moved.n_frames - 1)].transpose(1, 2)
-        aligned = consistency.align(Motion(poses * windows.unit), windows, 0)
+        assert moved.pose3d is not None  # as lifted has it
+        frames = FramesInMemory(to_views(moved), torch.tensor([0, moved.n_frames]), ("",))
+        samples = cut(frames, WindowConfig(length, length, gap=length))
+        every = torch.arange(len(samples))
+        windows, (numbers, _) = samples[every], samples.frames_of(every)
+        poses = torch.from_numpy(np.nan_to_num(moved.pose3d))[numbers].transpose(1, 2)
+        aligned = consistency.align(Lifted(poses * windows.unit, None), windows, 0)
         return float(consistency.consistency(aligned))
 
     start = found.offset_s
@@ -90,20 +88,20 @@ def by_consistency(model: Model, recording: Recording) -> synchronise.Synchrony:
     return replace(found, offset_s=start + np.append(0.0, best.x))
 
 
-def takes(
+def filmed(
     setting: str, spread_s: float, clips: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[Recording, np.ndarray]]:
     """Every film, and the true offsets in seconds."""
-    cameras, detector = ptz.SETTINGS[setting].cameras, ptz.SETTINGS[setting].detector
+    cameras, detector = films.SETTINGS[setting].cameras, films.SETTINGS[setting].detector
     for name, motion in clips.items():
         key = (zlib.crc32(setting.encode()), zlib.crc32(name.encode()), round(1000 * spread_s))
-        generator = np.random.default_rng(np.random.SeedSequence(ptz.FILM_SEED, spawn_key=key))
+        generator = np.random.default_rng(np.random.SeedSequence(films.SEED, spawn_key=key))
         starts = generator.uniform(-spread_s, spread_s, cameras.n_views)
         starts[0] = 0.0
         recording = film(
-            motion[: round(LONGEST_S * ptz.FPS)],
+            motion[: round(LONGEST_S * films.FPS)],
             H36M17,
-            ptz.FPS,
+            films.FPS,
             replace(cameras, starts_s=tuple(starts.tolist())),
             detector,
             generator,
@@ -115,7 +113,9 @@ def row(
     setting: str, spread_s: float, clips: Mapping[str, np.ndarray], by: str, estimate: Estimate
 ) -> str:
     """One line of the table; errors are over all views but the first."""
-    found = [(estimate(film), starts) for film, starts in takes(setting, spread_s, clips)]
+    found = [
+        (estimate(recording), starts) for recording, starts in filmed(setting, spread_s, clips)
+    ]
     error = [1000 * np.abs(f.offset_s - starts)[1:] for f, starts in found]
     used = [e for (f, _), e in zip(found, error, strict=True) if not f.ambiguous]
     refused = [e for (f, _), e in zip(found, error, strict=True) if f.ambiguous]
@@ -135,28 +135,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument("--spreads", nargs="+", type=float, default=SPREADS_S, metavar="SECONDS")
     parser.add_argument("--clips", type=int, help="use so many only")
-    parser.add_argument("--data", type=Path, default=ptz.MOCAP, help="motion capture")
+    parser.add_argument("--data", type=Path, default=films.MOCAP, help="motion capture")
     parser.add_argument("--run", type=Path, help="a finished run, to compare lifted poses as well")
     args = parser.parse_args(argv)
     if not args.data.is_file():
         parser.error(f"{args.data}: no motion capture; give --data, see shared/data")
     clips = {
         name: motion
-        for name, motion in sorted(ptz._clips(args.data).items())
-        if len(motion) >= SHORTEST_S * ptz.FPS
+        for name, motion in sorted(films.motions(args.data).items())
+        if len(motion) >= SHORTEST_S * films.FPS
     }
     clips = dict(list(clips.items())[: args.clips])
-    print(f"{len(clips)} takes of {SHORTEST_S:g} to {LONGEST_S:g} s per row, {ptz.FPS:g} fps\n")
+    print(
+        f"{len(clips)} recordings of {SHORTEST_S:g} to {LONGEST_S:g} s per row, "
+        f"{films.FPS:g} fps\n"
+    )
     ways: dict[str, Estimate] = {"detections": synchronise.estimate}
     if args.run:
         try:
-            model = checkpoint.load_model(args.run, "cpu")
+            model = models.load(args.run, "cpu")
         except (FileNotFoundError, ValueError) as error:
             parser.error(str(error))
+        lift = partial(predict, model.network, model.config)
         ways |= {
             "whole frames": by_whole_frames,
-            "consistency": partial(by_consistency, model),
-            "poses": partial(by_poses, model),
+            "consistency": partial(by_consistency, lift),
+            "poses": partial(by_poses, lift),
         }
     print("| setting | views | starts | by | median ms | p90 ms | worst ms | refused % "
           "| wrong, used | wrong, refused |")  # fmt: skip

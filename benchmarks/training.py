@@ -8,14 +8,14 @@
     python -m benchmarks.training skipose --steps-scale 0.01       # a look, on a CPU
 
 A frame is one instant in all of its 4 views. A step gathers a batch from the table of all frames,
-mirrors it, lifts, repairs, lifts again where the variant does, computes the losses and their
-gradients, and lets Adam step: `train.descend`, as train.py calls it. (train.py also reads the
-loss, once in 20 steps.) The products are those of the linear layers, forward and backward, of
-the layers whose result some loss reads: both heads of the first lift, and of the second one the
-poses alone. They are computed twice: by what the lifter multiplies with here (oneDNN, in float32
-on a CPU), which is what `step_over_products` means, and by `torch.mm` into memory that is
-already there, `step_over_torch_mm`. The former are timed after Adam, which as in a step has put
-all else out of the caches.
+mirrors it, lifts, repairs, lifts again where a term needs it, computes the losses and their
+gradients, and lets Adam step: `training.loop.descend`. (Training also reads the loss, once in 20
+steps.) The products are those of the linear layers, forward and backward, of the layers whose
+result some loss reads: both heads of the first lift, and of the second one the poses alone. They
+are computed twice: by what the network multiplies with here (oneDNN, in float32 on a CPU), which
+is what `step_over_products` means, and by `torch.mm` into memory that is already there,
+`step_over_torch_mm`. The former are timed after Adam, which as in a step has put all else out of
+the caches.
 
 Adam reads and writes 28 bytes per weight, which no cache holds: of a small batch this takes a
 seventh as long as the products. `step_over_floor` counts it in.
@@ -30,7 +30,7 @@ of CVSF and CanonPose.
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,29 +40,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-import train
 from benchmarks import measure
-from canonlift.data import samples as sessions
-from canonlift.data.samples import Session
-from canonlift.methods.stages import ReliftPass
-from canonlift.models import mlp
-from canonlift.models.mlp import PRECISIONS, Lifter
+from canonlift.data import frames
+from canonlift.data.batches import batches, flip
+from canonlift.data.frames import FramesInMemory
+from canonlift.data.windows import Samples
+from canonlift.models import layers
+from canonlift.models.mlp import PRECISIONS, CanonicalLifter
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, session
-from canonlift.solve import closed_form
+from canonlift.solve.closed_form import closed_form
 from canonlift.training import config as configs
-from canonlift.training import runs
-from canonlift.training.config import Config
+from canonlift.training import loop, runs
+from canonlift.training.loop import Compute
+from canonlift.training.train import HOOKS
 from canonlift.types import Views
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 N_VIEWS = 4
 SKIPOSE = 8481, 6  # rows, views
 # Side of the product that shows how fast matrices can be multiplied.
 LARGE = {"cpu": 2048, "cuda": 8192}
-
-
-Compute = Callable[[Views], tuple[Float[Tensor, ""], dict[str, Tensor]]]
 
 
 class Variant(NamedTuple):
@@ -76,19 +73,19 @@ class Variant(NamedTuple):
 # The rows of CVSF's Table 1 with the paper's losses, repaired as the paper does and by what is
 # here beside it; and what the demo minimises.
 VARIANTS: Mapping[str, Variant] = {
-    "baseline": Variant("cvsf.yaml", ("variant=baseline",)),
-    "s1": Variant("cvsf.yaml", ("variant=s1", "fusion.method=triangulate")),
-    "s1+s2": Variant("cvsf.yaml", ("fusion.method=triangulate",)),
-    "s1 grid": Variant("cvsf.yaml", ("variant=s1",)),
-    "s1+s2 grid": Variant("cvsf.yaml"),
-    "s1+s2 exact": Variant("cvsf.yaml", ("fusion.method=exact",)),
-    "demo bootstrap": Variant("demo.yaml"),
-    "demo stage 1": Variant("demo.yaml", phase=1),
-    "demo stage 2": Variant("demo.yaml", phase=2),
+    "baseline": Variant("cvsf_baseline"),
+    "s1": Variant("cvsf_s1", ("fusion.method=triangulate",)),
+    "s1+s2": Variant("cvsf", ("fusion.method=triangulate",)),
+    "s1 grid": Variant("cvsf_s1"),
+    "s1+s2 grid": Variant("cvsf"),
+    "s1+s2 exact": Variant("cvsf", ("fusion.method=exact",)),
+    "demo bootstrap": Variant("demo"),
+    "demo stage 1": Variant("demo", phase=1),
+    "demo stage 2": Variant("demo", phase=2),
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Time every variant at every batch size."""
     parser = measure.parser(__doc__)
     parser.add_argument("what", nargs="?", choices=("steps", "skipose"), default="steps")
@@ -101,19 +98,16 @@ def main() -> None:
     )
     parser.add_argument("--compile", action="store_true", help="by torch.compile")
     parser.add_argument("--profile", nargs="+", default=[], metavar="VARIANT", choices=VARIANTS)
-    args = parser.parse_args()
-    train.keep_memory()  # as train.py does
-
-    figures: dict[str, Any] = {"machine": measure.machine(args.device)}
-    figures["options"] = {
-        "width": args.width,
-        "precision": args.precision,
-        "compile": args.compile,
-    }
+    args = parser.parse_args(argv)
+    measure.keep_memory()
     settings = [
         Setting(batch_size, args.width, args.precision, args.device, args.compile)
         for batch_size in args.batch
     ]
+    figures: dict[str, Any] = {
+        "machine": measure.machine(args.device),
+        "options": {"width": args.width, "precision": args.precision, "compile": args.compile},
+    }
     if args.what == "skipose":
         figures["skipose"] = found = train_whole(settings[0], *SKIPOSE, args.steps_scale)
         print(
@@ -121,45 +115,66 @@ def main() -> None:
             f"steps of {args.batch[0]} rows in {found['seconds']:.1f} s, "
             f"{found['frames_per_second']:,.0f} frames/s"
         )
-        measure.write(args.json, figures)
-        return
-    rate = figures["matrix_teraflops"] = matrix_rate(args.device, cpu_time=args.cpu_time) / 1e12
-    print(f"a large matrix product: {rate:.3f} TFLOP/s")
-    table = film(max(16 * 1024, *args.batch))
-    for setting in settings:
-        batch_size = setting.batch_size
-        rounds = args.rounds if batch_size <= 256 else max(3, args.rounds // 4)
-        found = {
-            name: time_variant(VARIANTS[name], setting, table, rounds, args.cpu_time)
-            for name in args.variants
-        }
-        figures.setdefault("step_over_products", {n: t.ratio for n, t in found.items()})
-        figures.setdefault(
-            "step_over_torch_mm", {n: t.step / t.torch_mm for n, t in found.items()}
-        )
-        figures.setdefault("step_over_floor", {n: t.step / t.floor for n, t in found.items()})
-        figures.setdefault("frames_per_second", {n: t.frames_per_second for n, t in found.items()})
-        figures.setdefault("of_matrix_rate", {n: t.teraflops / rate for n, t in found.items()})
-        figures.setdefault("batches", {})[batch_size] = {
-            n: t._asdict() | {"step_over_products": t.ratio, "teraflops": t.teraflops}
-            for n, t in found.items()
-        }
-        print(f"\nbatch of {batch_size} frames, {N_VIEWS} views, {args.width} wide\n")
-        print(
-            "| | step (ms) | products (ms) | Adam (ms) | step / products | / torch.mm "
-            "| / products and Adam | frames/s | TFLOP/s | of the matrix rate |"
-        )
-        print("|---" * 10 + "|")
-        for name, t in found.items():
-            print(
-                f"| {name} | {1e3 * t.step:.2f} | {1e3 * t.products:.2f} | {1e3 * t.adam:.2f} "
-                f"| {t.ratio:.2f} | {t.step / t.torch_mm:.2f} | {t.step / t.floor:.2f} "
-                f"| {t.frames_per_second:,.0f} | {t.teraflops:.3f} | {t.teraflops / rate:.1%} |",
-                flush=True,
-            )
-        for name in args.profile:
-            profile(VARIANTS[name], setting, table)
+    else:
+        figures |= time_steps(settings, args.variants, args.profile, args.rounds, args.cpu_time)
     measure.write(args.json, figures)
+
+
+def time_steps(
+    settings: Sequence["Setting"],
+    variants: Sequence[str],
+    profiled: Sequence[str],
+    rounds: int,
+    cpu_time: bool,
+) -> dict[str, Any]:
+    """Time variants in every setting, and print a table for each."""
+    first = settings[0]
+    rate = matrix_rate(first.device, cpu_time=cpu_time) / 1e12
+    print(f"a large matrix product: {rate:.3f} TFLOP/s")
+    table = film(max(16 * 1024, *(setting.batch_size for setting in settings)))
+    found: dict[int, dict[str, Timing]] = {}
+    for setting in settings:
+        each = rounds if setting.batch_size <= 256 else max(3, rounds // 4)
+        timings = {
+            name: time_variant(VARIANTS[name], setting, table, each, cpu_time) for name in variants
+        }
+        show(timings, setting, rate)
+        for name in profiled:
+            profile(name, setting, table)
+        found[setting.batch_size] = timings
+    of_first = found[first.batch_size]
+    return {
+        "matrix_teraflops": rate,
+        "step_over_products": {n: t.ratio for n, t in of_first.items()},
+        "step_over_torch_mm": {n: t.step / t.torch_mm for n, t in of_first.items()},
+        "step_over_floor": {n: t.step / t.floor for n, t in of_first.items()},
+        "frames_per_second": {n: t.frames_per_second for n, t in of_first.items()},
+        "of_matrix_rate": {n: t.teraflops / rate for n, t in of_first.items()},
+        "batches": {
+            size: {
+                n: t._asdict() | {"step_over_products": t.ratio, "teraflops": t.teraflops}
+                for n, t in timings.items()
+            }
+            for size, timings in found.items()
+        },
+    }
+
+
+def show(timings: Mapping[str, "Timing"], setting: "Setting", rate: float) -> None:
+    """Print a Markdown table; `rate` is that of a large matrix product, in TFLOP/s."""
+    print(f"\nbatch of {setting.batch_size} frames, {N_VIEWS} views, {setting.width} wide\n")
+    print(
+        "| | step (ms) | products (ms) | Adam (ms) | step / products | / torch.mm "
+        "| / products and Adam | frames/s | TFLOP/s | of the matrix rate |"
+    )
+    print("|---" * 10 + "|")
+    for name, t in timings.items():
+        print(
+            f"| {name} | {1e3 * t.step:.2f} | {1e3 * t.products:.2f} | {1e3 * t.adam:.2f} "
+            f"| {t.ratio:.2f} | {t.step / t.torch_mm:.2f} | {t.step / t.floor:.2f} "
+            f"| {t.frames_per_second:,.0f} | {t.teraflops:.3f} | {t.teraflops / rate:.1%} |",
+            flush=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -205,7 +220,7 @@ def time_variant(
     """Time steps and products in turns."""
     with tempfile.TemporaryDirectory() as folder:
         run, step = make_step(variant, setting, table, Path(folder) / "run")
-        products = Products(run.lifter, setting, relifts(run.config))
+        products = Products(run.network, setting, relifts(run.phase))
         jobs = {"step": step, "adam": run.optimiser.step, "products": products}
         jobs["torch_mm"] = products.by_torch
         median = measure.in_turns(jobs, rounds, setting.device, cpu_time)
@@ -219,7 +234,7 @@ def matrix_rate(device: str, side: int | None = None, cpu_time: bool = False) ->
     side = side or LARGE[kind]
     dtype = torch.float32 if kind == "cpu" else torch.bfloat16
     a, b = torch.randn(2, side, side, device=device).to(dtype)
-    product = mlp.multiply if mlp.by_onednn(a, b) else torch.mm
+    product = layers.multiply if layers.by_onednn(a, b) else torch.mm
     taken = measure.in_turns({"product": lambda: product(a, b)}, 5, device, cpu_time)
     return 2 * side**3 / taken["product"]
 
@@ -227,23 +242,21 @@ def matrix_rate(device: str, side: int | None = None, cpu_time: bool = False) ->
 def train_whole(
     setting: Setting, n_rows: int, n_views: int, steps_scale: float = 1.0
 ) -> dict[str, float]:
-    """Seconds that `train.fit` takes for all that the demo's config has scheduled."""
-    config = configs.load(CONFIGS / "demo.yaml", overrides(setting))
+    """Seconds that training takes for all that the demo's config has scheduled."""
+    config = configs.load("demo", overrides(setting))
     schedule = [
         replace(phase, steps=max(1, round(steps_scale * phase.steps))) for phase in config.schedule
     ]
     config = replace(config, schedule=schedule, batch_size=setting.batch_size)
-    views = film(n_rows, n_views)
-    session = Session(views, torch.zeros(len(views), dtype=torch.long), ("film",))
-    session = session.to(torch.device(setting.device))
-    compute = train.computation
+    samples = samples_of(film(n_rows, n_views)).to(torch.device(setting.device))
+    objective = loop.objective
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(train, "computation", lambda *of: compiled(compute(*of), setting)),
+        mock.patch.object(loop, "objective", lambda run: compiled(objective(run), setting)),
     ):
         run = runs.start(config, Path(folder) / "run", resume=False)
         start = time.perf_counter()
-        train.fit(run, session)
+        loop.fit(run, samples, HOOKS)
         measure.finish(setting.device)
         seconds = time.perf_counter() - start
     steps = run.progress.total_step
@@ -252,7 +265,7 @@ def train_whole(
 
 
 def film(n_frames: int, n_views: int = N_VIEWS) -> Views:
-    """Frames of the simulated session with a guessed target, repeated until there are enough."""
+    """Frames of the simulated session with a 3D target, repeated until there are enough."""
     config = SimulateConfig(
         n_train=4,
         n_test=0,
@@ -260,47 +273,48 @@ def film(n_frames: int, n_views: int = N_VIEWS) -> Views:
         fps=10.0,
         cameras=CameraConfig(n_views=n_views),
     )
-    takes = [sessions.to_views(recording) for _, recording in session(config)]
-    views = Views(*(torch.cat([getattr(t, key) for t in takes]) for key in _TABLE))
-    joints = configs.load(CONFIGS / "demo.yaml").joints
-    views = replace(views, target=closed_form.closed_form(views, joints))
+    parts = [frames.to_views(recording) for _, recording in session(config)]
+    names = ("keypoints", "confidence", "rig")
+    views = Views(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+    views = replace(views, target=closed_form(views, configs.load("demo").joints))
     return views[torch.arange(n_frames) % len(views)]
 
 
-_TABLE = ("keypoints", "confidence", "rig")
+def samples_of(views: Views) -> Samples:
+    """Frames as training has them in memory."""
+    return Samples(FramesInMemory(views, torch.tensor([0, len(views)]), ("film",)))
 
 
 def make_step(
     variant: Variant, setting: Setting, table: Views, folder: Path
 ) -> tuple[runs.Run, Callable[[], Float[Tensor, ""]]]:
-    """A run, and a function that takes one step of it as train.py does."""
-    given = [*variant.overrides, *overrides(setting)]
-    config = configs.load(CONFIGS / variant.config, given)
+    """A run, and a function that takes one step of it as training does."""
+    config = configs.load(variant.config, [*variant.overrides, *overrides(setting)])
     config = replace(config, schedule=[config.schedule[variant.phase]])
-    table = table if "imitation" in config.terms else replace(table, target=None)
-    table = table.to(setting.device)
+    table = table if "target_pose" in config.terms else replace(table, target=None)
+    samples = samples_of(table.to(setting.device))
     run = runs.start(config, folder, resume=False)
-    part_views(run.lifter, table[: setting.batch_size])
-    compute = compiled(train.computation(config, run.phase, run.lifter), setting)
-    order = sessions.batches(len(table), setting.batch_size, config.seed, 0)
+    assert isinstance(run.network, CanonicalLifter)  # all variants lift single frames
+    turn_views_apart(run.network, samples[torch.arange(setting.batch_size)])
+    compute = compiled(loop.objective(run), setting)
+    order = batches(len(samples), setting.batch_size, config.seed, 0)
     flips: Iterator[bool] = itertools.cycle([False, True])
 
     def step() -> Float[Tensor, ""]:
-        samples = next(order).to(setting.device, non_blocking=True)
-        views = table[samples]
+        views = samples[next(order).to(setting.device, non_blocking=True)]
         if next(flips):
-            views = sessions.flip(views, config.joints)
-        loss, _ = train.descend(run, compute, views, run.phase.learning_rate)
+            views = flip(views, config.joints)
+        loss, _ = loop.descend(run, compute, views, run.phase.learning_rate)
         return loss
 
     return run, step
 
 
 def overrides(setting: Setting) -> list[str]:
-    """What a setting says in a config."""
+    """A setting as overrides of a config."""
     return [
-        f"lifter.width={setting.width}",
-        f"lifter.precision={setting.precision}",
+        f"model.width={setting.width}",
+        f"model.precision={setting.precision}",
         f"device={setting.device}",
     ]
 
@@ -321,36 +335,36 @@ def compiled(compute: Compute, setting: Setting) -> Compute:
 
 
 @torch.no_grad()
-def part_views(network: Lifter, views: Views) -> None:
-    """Let an untrained network see the views apart: of parallel views none repairs another."""
+def turn_views_apart(network: CanonicalLifter, views: Views) -> None:
+    """Have an untrained network predict views that differ: parallel views repair nothing."""
     for _ in range(20):
-        axis = network(views).rotation[:, :, 2]
+        axis = network(views).to_camera[..., 2, :]
         sine = torch.linalg.cross(axis, axis.roll(1, dims=1), dim=-1).norm(dim=-1)
         if sine.mean() > 0.5:
             break
         network.rotation[-1].weight.mul_(2.0)
 
 
-def relifts(config: Config) -> bool:
+def relifts(phase: configs.PhaseConfig) -> bool:
     """Whether some loss reads a second lift."""
-    return config.objective(config.schedule[0]).reads is ReliftPass
+    return "consistency_3d" in phase.terms
 
 
 class Products:
     """The matrix products of a step, and nothing else."""
 
-    def __init__(self, network: Lifter, setting: Setting, relift: bool) -> None:
+    def __init__(self, network: CanonicalLifter, setting: Setting, relift: bool) -> None:
         lifts = [linear_layers(network.encode, network.pose, network.rotation)]
         if relift:
             lifts.append(linear_layers(network.encode, network.pose))
         n_rows = setting.batch_size * N_VIEWS
         options = {"dtype": PRECISIONS[setting.precision], "device": setting.device}
-        self.onednn = mlp.by_onednn(torch.empty(1, 1, **options), torch.empty(1, 1, **options))
+        self.onednn = layers.by_onednn(torch.empty(1, 1, **options), torch.empty(1, 1, **options))
         self.operations = 0
         self.forward: list[tuple[Tensor, Tensor, Tensor]] = []
         self.backward: list[tuple[Tensor, Tensor, Tensor]] = []
-        for second, layers in enumerate(lifts):
-            for number, layer in enumerate(layers):
+        for second, linear in enumerate(lifts):
+            for number, layer in enumerate(linear):
                 n_out, n_in = layer.weight.shape
                 x, dx = torch.randn(2, n_rows, n_in, **options)
                 y, dy = torch.randn(2, n_rows, n_out, **options)
@@ -365,12 +379,12 @@ class Products:
         self.backward.reverse()
 
     def __call__(self) -> None:
-        """Compute all of them, once, by what the lifter multiplies with."""
+        """Compute all of them, once, by what the network multiplies with."""
         if not self.onednn:
             self.by_torch()
             return
         for a, b, _ in itertools.chain(self.forward, self.backward):
-            mlp.multiply(a, b.mT)
+            layers.multiply(a, b.mT)
 
     def by_torch(self) -> None:
         """Compute all of them, once, by PyTorch's own choice."""
@@ -383,17 +397,17 @@ def linear_layers(*parts: nn.Module) -> list[nn.Linear]:
     return [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
 
 
-def profile(variant: Variant, setting: Setting, table: Views, steps: int = 5) -> None:
+def profile(name: str, setting: Setting, table: Views, steps: int = 5) -> None:
     """Print where the time of a step goes."""
     with tempfile.TemporaryDirectory() as folder:
-        _, step = make_step(variant, setting, table, Path(folder) / "run")
+        _, step = make_step(VARIANTS[name], setting, table, Path(folder) / "run")
         step()
         with torch.profiler.profile() as recorded:
             for _ in range(steps):
                 step()
             measure.finish(setting.device)
     by = "self_cpu_time_total" if setting.device == "cpu" else "self_device_time_total"
-    print(f"\n{variant}, {steps} steps")
+    print(f"\n{name}, {steps} steps")
     print(recorded.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=45))
 
 

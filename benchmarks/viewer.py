@@ -1,8 +1,8 @@
-"""How smoothly the page of `eval.py --export html` plays, and how large it is.
+"""How smoothly the page of `canonlift export --formats html` plays, and how large it is.
 
 Examples:
-    python benchmarks/viewer.py                     # needs Chromium and Playwright
-    python benchmarks/viewer.py --profile           # and where a drawn frame's time goes
+    python -m benchmarks.viewer               # needs Chromium and Playwright
+    python -m benchmarks.viewer --profile     # and where a drawn frame's time goes
 
 A minute of six views of made-up motion, 60 frames per second, 17 joints. The browser draws
 without a GPU; `throttle` is how many times slower it makes the page's own thread, as on a phone.
@@ -21,10 +21,8 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 from scipy.ndimage import gaussian_filter1d
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from canonlift.body.skeleton import H36M17
-from canonlift.data.prediction import Prediction
+from canonlift.data.prediction import Fused, Prediction
 from canonlift.output import viewer
 from canonlift.simulation.athlete import perform, sample_person
 from canonlift.simulation.cameras import CameraConfig
@@ -48,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if program is None:
         sys.exit("no Chromium is installed")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        path = viewer.write([made_take()], Path(folder) / "page.html")
+        made = {"a minute of six views": made_prediction()}
+        path = viewer.write(made, Path(folder) / "page.html")
         print(f"page: {path.stat().st_size / 2**20:.1f} MiB\n")
         options = ["--disable-background-networking", "--disable-gpu", "--no-sandbox"]
         browser = playwright.chromium.launch(executable_path=program, args=options)
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         browser.close()
 
 
-def made_take() -> viewer.Take:
+def made_prediction() -> Prediction:
     """An athlete, and predictions that are a little wrong everywhere."""
     g = np.random.default_rng(0)
     n_frames = round(FPS * SECONDS)
@@ -78,8 +77,9 @@ def made_take() -> viewer.Take:
     turn = np.swapaxes(u @ vt, -1, -2).astype(np.float32)
     refined = np.where(g.random(truth.shape[:3])[..., None] < 0.1, recording.keypoints_true + 5,
                        recording.keypoints)  # fmt: skip
-    prediction = Prediction(lifted, turn, refined.astype(np.float32))
-    return viewer.Take("a minute of six views", recording, prediction, lifted[:, 0], turn)
+    seen_by = np.full((n_frames, len(H36M17)), VIEWS, np.int8)
+    fused = Fused(lifted[:, 0], turn, seen_by)
+    return Prediction(recording, lifted, turn, refined.astype(np.float32), fused)
 
 
 def played(page: Page, throttle: float) -> tuple[float, float]:

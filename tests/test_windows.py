@@ -1,4 +1,6 @@
-"""Laws of windows: every frame that was seen is in one, and none reaches over a cut."""
+"""Laws of windows: every observed frame is in one, and none reaches over a cut."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,11 +8,13 @@ from conftest import random, uniform
 from torch.testing import assert_close
 
 from canonlift.body.skeleton import H36M17
-from canonlift.data.samples import Samples, Session, flip, stream
-from canonlift.data.windows import cut, resample, runs
+from canonlift.data.batches import flip, stream
+from canonlift.data.frames import FramesInMemory
+from canonlift.data.windows import WindowConfig, cut, resample, runs
 from canonlift.types import Target, Views
 
-LENGTH, STRIDE, GAP = 8, 3, 4
+LENGTH = 8
+CONFIG = WindowConfig(LENGTH, stride=3, gap=4)
 
 
 def take(n_frames, n_views=2, seed=0, blank=()):
@@ -36,8 +40,8 @@ def session(*parts):
             torch.cat([p.target.pose for p in parts]), torch.cat([p.target.trust for p in parts])
         ),
     )
-    index = torch.cat([torch.full((len(p),), i) for i, p in enumerate(parts)])
-    return Session(views, index, tuple("abc"[: len(parts)]))
+    bounds = torch.tensor([0, *map(len, parts)]).cumsum(0)
+    return FramesInMemory(views, bounds, tuple("abc"[: len(parts)]))
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def frames():
 
 @pytest.fixture
 def windows(frames):
-    return cut(frames, LENGTH, STRIDE, GAP)
+    return cut(frames, CONFIG)
 
 
 def test_runs_by_hand():
@@ -97,16 +101,42 @@ def test_a_window_holds_its_frames_and_nothing_beyond_them(frames, windows):
         assert found.rig[n] == some.rig[0]
 
 
+def test_single_frames_are_windows_of_one(frames):
+    """All of them, whether anything was observed or not, without a list of where they begin."""
+    samples = cut(frames, WindowConfig())
+    assert samples.first is None
+    assert len(samples) == len(frames)
+    some = torch.tensor([41, 3, 3, 16])
+    found = samples[some]
+    assert found.keypoints.shape == (4, 2, 1, 17, 2)
+    assert torch.equal(found.keypoints[:, :, 0], frames.views.keypoints[some])
+    assert torch.equal(found.target.pose[:, :, 0], frames.views.target.pose[some])
+    assert torch.equal(found.rig, frames.views.rig[some])
+    assert samples.origin(some).tolist() == [1, 0, 0, 0]
+    assert samples.of(1).tolist() == [40, 41, 42, 43, 44]
+
+
+def test_frames_of_windows_come_back_one_by_one(windows):
+    """`instants` is the inverse of putting frames together."""
+    some = windows[torch.tensor([2, 9])]
+    instants = some.instants
+    assert len(instants) == 2 * LENGTH
+    for n in range(2):
+        for t in range(LENGTH):
+            assert torch.equal(instants.keypoints[n * LENGTH + t], some.keypoints[n, :, t])
+            assert torch.equal(instants.target.trust[n * LENGTH + t], some.target.trust[n, :, t])
+    assert instants.as_windows.keypoints.shape == (2 * LENGTH, 2, 1, 17, 2)
+
+
 def test_the_shuffled_batches_are_of_these_windows(windows):
-    assert isinstance(windows, Samples)
     for _, (samples, batch) in zip(range(7), stream(windows, 4, 0, 0), strict=False):
         assert_close(batch.keypoints, windows[samples].keypoints)
 
 
 def test_a_mirror_is_the_same_for_a_window_as_for_its_frames(frames, windows):
-    mirrored = Session(flip(frames.views, H36M17), frames.recording, frames.names)
+    mirrored = replace(frames, views=flip(frames.views, H36M17))
     every = torch.arange(len(windows))
-    one, other = flip(windows[every], H36M17), cut(mirrored, LENGTH, STRIDE, GAP)[every]
+    one, other = flip(windows[every], H36M17), cut(mirrored, CONFIG)[every]
     for name in ("keypoints", "confidence"):
         assert_close(getattr(one, name), getattr(other, name))
     assert_close(one.target.pose, other.target.pose)

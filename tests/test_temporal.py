@@ -11,19 +11,21 @@ from torch.testing import assert_close
 
 from canonlift.body.skeleton import H36M17
 from canonlift.models import motionbert
-from canonlift.models.temporal import BACKBONES, SequenceConfig, SequenceLifter
+from canonlift.models.config import ModelConfig
+from canonlift.models.table import MODELS, build
 from canonlift.training import config as configs
 from canonlift.training import runs
-from canonlift.types import Windows
+from canonlift.types import Views
 
-SMALL = SequenceConfig(length=9, depth=2, heads=2, width=8, head_width=6)
-each_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+LENGTH = 9
+SMALL = {"depth": 2, "heads": 2, "width": 8, "head_width": 6}
+each_model = pytest.mark.parametrize("model", [n for n, row in MODELS.items() if row.image_scale])
 
 
-def lifter(backbone):
-    """Untrained, but far from saying nothing."""
+def lifter(model):
+    """Untrained, but with outputs far from 0."""
     torch.manual_seed(0)
-    network = SequenceLifter(replace(SMALL, backbone=backbone), len(H36M17), HOME).double()
+    network = build(ModelConfig(name=model, **SMALL), LENGTH, len(H36M17), HOME).double()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -37,18 +39,18 @@ def windows():
     confidence = confidence * (confidence > 0.2)
     confidence[0, 0, 6:] = 0
     confidence[1, 2] = 0
-    return Windows(50 * random(2, 3, 9, 17, 2), confidence, torch.tensor([-1, -1]))
+    return Views(50 * random(2, 3, 9, 17, 2), confidence, torch.tensor([-1, -1]))
 
 
 def only(windows, views=slice(None), frames=slice(None)):
-    return Windows(
+    return Views(
         windows.keypoints[:, views, frames], windows.confidence[:, views, frames], windows.rig
     )
 
 
-@each_backbone
-def test_lifts_a_view_alone_as_it_does_among_others(backbone, windows):
-    network = lifter(backbone)
+@each_model
+def test_lifts_a_view_alone_as_it_does_among_others(model, windows):
+    network = lifter(model)
     together = network(windows).in_camera
     for view in range(3):
         some = slice(view, view + 1)
@@ -56,61 +58,61 @@ def test_lifts_a_view_alone_as_it_does_among_others(backbone, windows):
     assert (together[..., HOME, :] == 0).all()
 
 
-@each_backbone
-def test_what_was_not_observed_says_nothing(backbone, windows):
-    network = lifter(backbone)
+@each_model
+def test_what_was_not_observed_does_not_matter(model, windows):
+    network = lifter(model)
     found = network(windows).in_camera
     hidden = (windows.confidence == 0)[..., None]
     other = torch.where(hidden, 1e3 * random(*windows.keypoints.shape, seed=2), windows.keypoints)
     assert_close(network(replace(windows, keypoints=other)).in_camera, found)
 
 
-@each_backbone
-def test_frames_that_fill_up_a_window_change_nothing(backbone, windows):
-    network = lifter(backbone)
+@each_model
+def test_frames_that_fill_up_a_window_change_nothing(model, windows):
+    network = lifter(model)
     view = slice(0, 1)
     filled = network(only(windows, view)[:1]).in_camera[:, :, :6]
     assert_close(network(only(windows, view, slice(0, 6))[:1]).in_camera, filled)
 
 
-@each_backbone
-def test_a_larger_image_is_a_larger_pose_of_the_same_shape(backbone, windows):
-    network = lifter(backbone)
+@each_model
+def test_a_larger_image_is_a_larger_pose_of_the_same_shape(model, windows):
+    network = lifter(model)
     larger = network(replace(windows, keypoints=7.0 * windows.keypoints)).in_camera
     assert_close(larger, 7.0 * network(windows).in_camera)
 
 
-@each_backbone
-def test_mirrors_exactly(backbone, windows):
-    network = lifter(backbone)
+@each_model
+def test_mirrors_exactly(model, windows):
+    network = lifter(model)
     before = network(windows).in_camera
     network.mirror()
     depth = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
     assert_close(network(windows).in_camera, depth * before)
 
 
-@each_backbone
-def test_every_weight_learns_from_every_window_however_little_was_seen(backbone, windows):
-    network = lifter(backbone)
+@each_model
+def test_every_weight_learns_from_every_window_however_little_was_seen(model, windows):
+    network = lifter(model)
     network(windows).in_camera.square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().max() > 0, name
 
 
-@each_backbone
-def test_only_a_model_of_time_looks_at_other_frames(backbone, windows):
-    network = lifter(backbone)
+@each_model
+def test_only_a_model_of_time_looks_at_other_frames(model, windows):
+    network = lifter(model)
     changed = windows.keypoints.clone()
     changed[:, :, 4] *= torch.tensor([-1.0, 1.0], dtype=torch.float64)  # of the same size
     moved = network(replace(windows, keypoints=changed)).in_camera - network(windows).in_camera
     elsewhere = moved[0, 1, [0, 8]].abs().max()
-    assert (elsewhere > 1e-6) == (backbone != "frame")
+    assert (elsewhere > 1e-6) == (model != "frame")
 
 
-def test_untrained_it_says_what_was_seen_without_depth(windows):
+def test_untrained_it_predicts_the_detections_without_depth(windows):
     torch.manual_seed(0)
-    network = SequenceLifter(SequenceConfig(length=9), 17, HOME).double()
+    network = build(ModelConfig("temporal", 192), LENGTH, 17, HOME).double()
     seen = only(windows, slice(1, 2))
     seen = replace(seen, confidence=torch.ones_like(seen.confidence))
     gap = network(seen).in_camera[..., :2] - (seen.keypoints - seen.keypoints[..., :1, :])
@@ -193,10 +195,11 @@ def by_hand(state, x, heads=2, depth=2):
 
 
 CONFIG = """
-variant: sequence
 data: {train: [a.npz]}
-sequence: {backbone: dstformer, length: 9, depth: 2, heads: 2, width: 8, head_width: 6}
-schedule: [{name: one, steps: 1, weights: {image: 1}}]
+windows: {length: 9}
+model: {name: dstformer, depth: 2, heads: 2, width: 8, head_width: 6}
+relation: {name: procrustes}
+schedule: [{name: one, steps: 1, weights: {own_view: 1}}]
 """
 
 
@@ -218,11 +221,11 @@ def wrapped(path, state, **more):
     return path
 
 
-def test_published_weights_load_by_name_and_say_what_they_say(start, tmp_path):
+def test_published_weights_load_by_name_and_compute_what_they_should(start, tmp_path):
     """Compared with the arithmetic, token by token; the file is for longer windows."""
     state = published()
     run = start(wrapped(tmp_path / "best.bin", state, epoch=3, lr=1e-4, optimizer={"state": {}}))
-    backbone = run.lifter.backbone.double()
+    backbone = run.network.backbone.double()
     given = random(1, 9, 17, 3)
     found = backbone(given, torch.ones(1, 9, dtype=torch.bool))[0]
     assert_close(found, by_hand(state, given[0]), atol=1e-10, rtol=1e-8)
@@ -237,8 +240,8 @@ def test_weights_that_do_not_fit_are_refused_by_name(start, tmp_path):
         start(wrapped(tmp_path / "short.bin", published(length=5)))
     with pytest.raises(ValueError, match="wide.bin: .* width: 512"):
         start(wrapped(tmp_path / "wide.bin", published(width=10)))
-    with pytest.raises(ValueError, match="need variant: sequence, sequence.backbone: dstformer"):
-        start(wrapped(tmp_path / "other.bin", state), "sequence.backbone=temporal")
+    with pytest.raises(ValueError, match="need model.name: dstformer and skeleton"):
+        start(wrapped(tmp_path / "other.bin", state), "model.name=temporal", "model.head_width=0")
 
 
 def test_opens_no_pickle(start, tmp_path):
@@ -249,19 +252,3 @@ def test_opens_no_pickle(start, tmp_path):
     with pytest.raises(ValueError, match="empty.bin: holds no weights under model_pos or model"):
         start(tmp_path / "empty.bin")
     assert motionbert.read(wrapped(tmp_path / "a.bin", published())).keys() == published().keys()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"backbone": "dstfromer"}, "did you mean 'dstformer'"),
-        ({"width": 9}, "width must be a multiple of sequence.heads, got 9 and 2"),
-        ({"length": 0}, "sequence.length must be positive, got 0"),
-        ({"gap": -1}, "sequence.gap must not be negative, got -1"),
-        ({"fps": 0.0}, "sequence.fps must be positive, got 0.0"),
-        ({"segment": 10}, "sequence.segment must not exceed sequence.length, got 10 and 9"),
-    ],
-)
-def test_refuses_sizes_that_cannot_be(change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(SMALL, **change)

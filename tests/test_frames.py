@@ -1,4 +1,4 @@
-"""Laws of the session: from recordings to samples, and to batches of them."""
+"""Laws of frames: from recordings to views, and to batches of them."""
 
 from dataclasses import replace
 from itertools import islice
@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from canonlift.body.skeleton import COCO17, H36M17, SKELETONS, mirrored
+from canonlift.data import batches as shuffled
+from canonlift.data import frames
 from canonlift.data import recording as recordings
-from canonlift.data import samples as sessions
 from canonlift.data.recording import Recording
 from canonlift.geometry.scale import unit_scale
 from canonlift.simulation.athlete import perform, sample_person
@@ -43,10 +44,10 @@ def write(folder, **takes):
 
 def test_views_are_centred_on_the_root_in_pixels():
     recording = take()
-    views = sessions.to_views(recording)
+    views = frames.to_views(recording)
     seen = views.observed.numpy()
     assert 0.5 < seen.mean() < 1
-    keypoints, _, root, _ = sessions.centre(recording)
+    keypoints, _, root, _ = frames.centre(recording)
     expected = (keypoints - root[:, :, None])[seen]
     np.testing.assert_allclose(views.keypoints.numpy()[seen], expected, rtol=1e-5, atol=1e-3)
     assert (views.keypoints[:, :, PELVIS] == 0).all()
@@ -57,7 +58,7 @@ def test_views_are_centred_on_the_root_in_pixels():
 def test_a_person_elsewhere_in_the_image_is_the_same_sample():
     recording = take()
     moved = replace(recording, keypoints=recording.keypoints + np.float32([128, -64]))
-    one, other = sessions.to_views(recording), sessions.to_views(moved)
+    one, other = frames.to_views(recording), frames.to_views(moved)
     torch.testing.assert_close(one.keypoints, other.keypoints, rtol=0, atol=1e-3)
     assert torch.equal(one.confidence, other.confidence)
 
@@ -69,7 +70,7 @@ def test_a_missed_root_is_put_between_the_hips_and_is_as_sure_as_the_less_sure()
     keypoints[0, 1, [L_HIP, R_HIP]] = [[100, 200], [120, 260]]
     confidence[0, 1, [PELVIS, L_HIP, R_HIP]] = [0, 0.3, 0.7]
     keypoints[0, 1, PELVIS] = np.nan
-    views = sessions.to_views(replace(recording, keypoints=keypoints, confidence=confidence))
+    views = frames.to_views(replace(recording, keypoints=keypoints, confidence=confidence))
     assert views.confidence[0, 1, PELVIS] == np.float32(0.3)
     assert views.keypoints[0, 1, [L_HIP, R_HIP]].tolist() == [[-10, -30], [10, 30]]
     assert views.confidence[1, 1, PELVIS] == np.float32(0.9)
@@ -81,7 +82,7 @@ def test_a_view_without_a_root_counts_as_unobserved(lost):
     confidence = np.full_like(recording.confidence, 0.9)
     keypoints = np.nan_to_num(recording.keypoints)
     confidence[1, 2, [H36M17.index(name) for name in lost]] = 0
-    views = sessions.to_views(replace(recording, keypoints=keypoints, confidence=confidence))
+    views = frames.to_views(replace(recording, keypoints=keypoints, confidence=confidence))
     assert not views.observed[1, 2].any()
     assert views.observed.sum() == (2 * 3 - 1) * 17
 
@@ -91,25 +92,25 @@ def test_a_skeleton_without_hips_has_no_other_root():
     keypoints = np.zeros((2, 1, 2, 2), np.float32)
     confidence = np.ones((2, 1, 2), np.float32)
     confidence[1, 0, 0] = 0
-    views = sessions.to_views(Recording(keypoints, confidence, joints, ("a",), 10.0))
+    views = frames.to_views(Recording(keypoints, confidence, joints, ("a",), 10.0))
     assert views.observed.flatten(1).tolist() == [[True, True], [False, False]]
 
 
 def test_reading_does_not_change_the_recording():
     recording = take()
     before = recording.keypoints.copy(), recording.confidence.copy()
-    sessions.to_views(recording)
+    frames.to_views(recording)
     np.testing.assert_array_equal(recording.keypoints, before[0])
     np.testing.assert_array_equal(recording.confidence, before[1])
 
 
 def test_recordings_with_fewer_views_are_padded_with_unobserved_ones(tmp_path):
     takes = {"few": take(5, 2, 1), "many": take(7, 4, 2)}
-    session = sessions.read(write(tmp_path, **takes), H36M17)
+    session = frames.read(write(tmp_path, **takes), H36M17)
     assert session.views.keypoints.shape == (12, 4, 17, 2)
-    assert session.recording.tolist() == [0] * 5 + [1] * 7
+    assert session.bounds.tolist() == [0, 5, 12]
     assert [name.rpartition("/")[2] for name in session.names] == ["few.npz", "many.npz"]
-    few, many = (sessions.to_views(recording) for recording in takes.values())
+    few, many = (frames.to_views(recording) for recording in takes.values())
     assert torch.equal(session.views.keypoints[:5, :2], few.keypoints)
     assert torch.equal(session.views.confidence[5:], many.confidence)
     assert not session.views.observed[:5, 2:].any()
@@ -119,7 +120,7 @@ def test_recordings_with_fewer_views_are_padded_with_unobserved_ones(tmp_path):
 def test_rigs_are_numbered_by_name_and_moving_cameras_belong_to_none(tmp_path):
     rigs = {"a": "hall", "b": "", "c": "track", "d": "hall", "e": ""}
     takes = {name: take(2, rig=rig) for name, rig in rigs.items()}
-    session = sessions.read(write(tmp_path, **takes), H36M17)
+    session = frames.read(write(tmp_path, **takes), H36M17)
     assert session.views.rig.view(5, 2).tolist() == [[0, 0], [-1, -1], [1, 1], [0, 0], [-1, -1]]
 
 
@@ -139,7 +140,7 @@ def test_detector_skeletons_are_converted_by_name(tmp_path):
     )
     one, other = write(tmp_path, coco=coco, shuffled=shuffled)
     for joints in SKELETONS.values():
-        views = [sessions.read([path], joints).views for path in (one, other)]
+        views = [frames.read([path], joints).views for path in (one, other)]
         assert torch.equal(views[0].keypoints, views[1].keypoints)
         assert torch.equal(views[0].confidence, views[1].confidence)
         knee, hips = joints.index("l_knee"), [COCO17.index(h) for h in ("l_hip", "r_hip")]
@@ -164,25 +165,25 @@ def bare(n_frames, n_views, joints):
 def test_what_cannot_serve_is_refused_by_name(tmp_path, recording, message):
     (path,) = write(tmp_path, take=recording)
     with pytest.raises(ValueError, match=f"{path}: {message}"):
-        sessions.read([path], H36M17, least_views=2)
+        frames.read([path], H36M17, least_views=2)
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing.npz: no such recording"):
-        sessions.read([tmp_path / "nothing.npz"], H36M17)
+    with pytest.raises(FileNotFoundError, match="nothing.npz: no such file"):
+        frames.read([tmp_path / "nothing.npz"], H36M17)
     with pytest.raises(FileNotFoundError, match="no recordings to read"):
-        sessions.read([], H36M17)
+        frames.read([], H36M17)
 
 
 def test_globs_are_sorted_each_file_comes_once_and_none_may_be_empty(tmp_path):
     for name in ("b.npz", "a.npz", "c.npz", "deep/er/d.npz"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = sessions.expand([f"{tmp_path}/c.npz", f"{tmp_path}/*.npz", f"{tmp_path}/**/d.npz"])
+    found = frames.expand([f"{tmp_path}/c.npz", f"{tmp_path}/*.npz", f"{tmp_path}/**/d.npz"])
     assert [path.name for path in found] == ["c.npz", "a.npz", "b.npz", "d.npz"]
-    assert sessions.expand([]) == []
+    assert frames.expand([]) == []
     with pytest.raises(FileNotFoundError, match=r"'.*/e\*' matches no recording \(looked from /"):
-        sessions.expand([f"{tmp_path}/*.npz", f"{tmp_path}/e*"])
+        frames.expand([f"{tmp_path}/*.npz", f"{tmp_path}/e*"])
 
 
 def test_describes_what_was_read(tmp_path):
@@ -191,8 +192,8 @@ def test_describes_what_was_read(tmp_path):
     confidence[3] = 0
     confidence[:3, 2] = 0
     recording = take(4, 3, confidence=confidence, keypoints=np.ones((4, 3, 17, 2), np.float32))
-    session = sessions.read(write(tmp_path, a=recording), H36M17)
-    assert sessions.describe(session) == (
+    session = frames.read(write(tmp_path, a=recording), H36M17)
+    assert frames.describe(session) == (
         "1 recordings, 4 frames, up to 3 views (1.5 on average), 50.0% of joints unobserved, "
         "confidence 0.25 to 0.88"
     )
@@ -203,7 +204,7 @@ def test_describes_what_was_read(tmp_path):
 
 def numbers(n_samples, batch_size, seed, first, how_many):
     return [
-        b.tolist() for b in islice(sessions.batches(n_samples, batch_size, seed, first), how_many)
+        b.tolist() for b in islice(shuffled.batches(n_samples, batch_size, seed, first), how_many)
     ]
 
 
@@ -242,7 +243,7 @@ def test_epochs_and_seeds_are_shuffled_differently():
 
 def with_truth(recording):
     """Views whose target is the true pose."""
-    views = sessions.to_views(recording)
+    views = frames.to_views(recording)
     pose = torch.from_numpy(recording.pose3d - recording.pose3d[:, :, PELVIS : PELVIS + 1])
     trust = torch.rand(pose.shape[:-1], generator=torch.Generator().manual_seed(0))
     return replace(views, target=Target(pose, trust))
@@ -250,13 +251,13 @@ def with_truth(recording):
 
 def test_flipping_twice_changes_nothing():
     views = with_truth(take())
-    again = sessions.flip(sessions.flip(views, H36M17), H36M17)
+    again = shuffled.flip(shuffled.flip(views, H36M17), H36M17)
     assert torch.equal(again.keypoints, views.keypoints)
     assert torch.equal(again.confidence, views.confidence)
     assert torch.equal(again.target.pose, views.target.pose)
     assert torch.equal(again.target.trust, views.target.trust)
     assert torch.equal(again.rig, views.rig)
-    once = sessions.flip(views, H36M17)
+    once = shuffled.flip(views, H36M17)
     assert not torch.equal(once.keypoints, views.keypoints)
 
 
@@ -265,7 +266,7 @@ def test_a_flipped_scene_is_the_film_of_the_mirrored_athlete():
     recording = take()
     recording = replace(recording, keypoints=recording.keypoints_true,
                         confidence=np.ones_like(recording.confidence))  # fmt: skip
-    flipped = sessions.flip(with_truth(recording), H36M17)
+    flipped = shuffled.flip(with_truth(recording), H36M17)
     partner = list(mirrored(H36M17))
     true = recording.pose3d[:, :, partner] * np.float32([-1, 1, 1])
     expected = true - true[:, :, PELVIS : PELVIS + 1]
@@ -280,7 +281,7 @@ def test_a_flipped_scene_is_the_film_of_the_mirrored_athlete():
 
 def test_left_and_right_are_exchanged_with_their_confidence():
     views = with_truth(take())
-    flipped = sessions.flip(views, H36M17)
+    flipped = shuffled.flip(views, H36M17)
     for left, right in (("l_knee", "r_knee"), ("r_wrist", "l_wrist"), ("nose", "nose")):
         a, b = H36M17.index(left), H36M17.index(right)
         assert torch.equal(flipped.confidence[:, :, a], views.confidence[:, :, b])
@@ -289,15 +290,15 @@ def test_left_and_right_are_exchanged_with_their_confidence():
         assert torch.equal(flipped.keypoints[:, :, a, 1], views.keypoints[:, :, b, 1])
 
 
-def test_the_guess_in_closed_form_flips_with_the_scene():
-    """Guessing from a flipped scene is flipping the guess: training may flip either."""
+def test_closed_form_targets_flip_with_the_scene():
+    """Solving a flipped scene is flipping its solution: training may flip either."""
     recording = take(n_frames=30)
     recording = replace(recording, keypoints=recording.keypoints_true,
                         confidence=np.ones_like(recording.confidence))  # fmt: skip
-    views = sessions.to_views(recording)
-    guess = closed_form.closed_form(views, H36M17)
-    flipped = sessions.flip(replace(views, target=guess), H36M17).target
-    found = closed_form.closed_form(sessions.flip(views, H36M17), H36M17)
+    views = frames.to_views(recording)
+    target = closed_form.closed_form(views, H36M17)
+    flipped = shuffled.flip(replace(views, target=target), H36M17).target
+    found = closed_form.closed_form(shuffled.flip(views, H36M17), H36M17)
     torch.testing.assert_close(found.trust, flipped.trust, rtol=0, atol=1e-3)
     sure = flipped.trust.amin(-1) > 0.3
     assert sure.sum() > 10
