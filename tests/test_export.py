@@ -357,6 +357,15 @@ def test_a_body_without_a_known_length_is_written_in_body_units(tmp_path):
     assert read_trc(tmp_path / "a.trc")[0][2][4] == "body_units"
 
 
+def test_options_become_an_exporter():
+    found = Exporter.parse(["csv", "trc", "csv"], height=1.8, filter="butterworth:6")
+    assert found == Exporter(("csv", "trc"), Size(1.8), False, Filter("butterworth", 6.0))
+    expected = Exporter(("npz",), Size(0.42, ("l_hip", "l_knee")), True)
+    assert Exporter.parse("npz", bone="l_hip-l_knee=0.42", up=True) == expected
+    with pytest.raises(ValueError, match="height and bone both give the size"):
+        Exporter.parse("npz", height=1.8, bone="l_hip-l_knee=0.42")
+
+
 # --- the command
 
 
@@ -377,6 +386,11 @@ def test_the_command_exports_without_a_model_and_prints_the_notes(folder, capsys
         for suffix in ("trc", "csv")
     }  # fmt: skip
     assert read_trc(folder / "export" / "walk-cam0.trc")[0][2][4] == "m"
+    options = {"formats": ["csv"], "up": True, "filter": "butterworth:6", "height": 1.8}
+    main(["export", str(folder), "--formats", "csv", "--up", "--filter", "butterworth:6",
+          "--height", "1.8", "--out", f"{folder}/a"])  # fmt: skip
+    export(folder, folder / "b", **options)
+    assert content(folder / "a") == content(folder / "b")
 
 
 def test_the_command_exports_chosen_recordings_where_it_is_asked_to(folder):

@@ -226,6 +226,19 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(predictions, tmp_path):
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
 
 
+def test_no_link_that_waits_for_the_file_is_followed(predictions, tmp_path):
+    """Who can write into the folder must not choose where the predictions go."""
+    victim, path = tmp_path / "victim", tmp_path / "out" / "a.npz"
+    path.parent.mkdir()
+    victim.write_text("mine")
+    for name in ("a.npz", ".a.npz.part", ".a.npz-"):
+        (path.parent / name).symlink_to(victim)
+    save_predictions(predictions.items(), path)
+    assert victim.read_text() == "mine"
+    assert not path.is_symlink()
+    assert list(read_predictions(path)) == list(predictions)
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../walk", "a/b", "a\\b", "a\nb"])
 def test_a_name_that_is_no_file_name_is_refused(predictions, tmp_path, name):
     with pytest.raises(ValueError, match="is no name for a recording"):
