@@ -7,14 +7,17 @@ import torch
 
 from canonlift.body.skeleton import H36M17
 from canonlift.data import recording as recordings
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
-from canonlift.simulation.session import CameraConfig, DetectorConfig, film
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.cameras import CameraConfig
+from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.motions import MOTIONS
+from canonlift.simulation.session import film
 from canonlift.training import config as configs
 from canonlift.training import runs
 
 CONFIG = """
 device: cpu
-data: {train: [nowhere], test: [FOLDER/walk.npz]}
+data: {train: [FOLDER/TRAIN], test: [FOLDER/walk.npz]}
 model: {name: mlp, width: 16, rotation: 6d}
 fusion: {method: triangulate}
 schedule: [{name: only, steps: 1, weights: {reprojection: 1.0}}]
@@ -44,9 +47,10 @@ def one_view(recording, view=0):
     return replace(recording, **parts, views=(recording.views[view],), image_size=size)
 
 
-def finished_run(folder):
+def finished_run(folder, train="nowhere"):
     """A run whose network learned nothing, but predicts different rotations."""
-    (folder / "my.yaml").write_text(CONFIG.replace("FOLDER", str(folder)))
+    config = CONFIG.replace("FOLDER", str(folder)).replace("TRAIN", train)
+    (folder / "my.yaml").write_text(config)
     recordings.save(filmed(), folder / "walk.npz")
     begun = runs.start(configs.load(folder / "my.yaml"), folder / "run", resume=False)
     with torch.no_grad():

@@ -159,7 +159,7 @@ def test_views_and_joints_may_be_missing():
     confidence = recording.confidence.copy()
     confidence[30:, :, H36M17.index("l_wrist")] = 0
     confidence[::3, 2, 5] = 0
-    recording = replace(recording, confidence=confidence)
+    lifted = seen_as(lifted, confidence=confidence)
     fused = reconstruct(lifted)
     lost = np.zeros(60, dtype=bool)
     lost[15:18] = True

@@ -151,7 +151,7 @@ def test_lifted_poses_say_it_too():
     np.testing.assert_allclose(found.offset_s, OFFSETS, atol=2e-4)
 
 
-def test_the_consistency_of_true_poses_says_it_too():
+def test_the_consistency_of_true_poses_finds_the_offsets_too():
     """That the benchmark finds it less exact is not for want of looking."""
     starts = (0.0, 0.517)
     cameras = CameraConfig(n_views=2, starts_s=starts)

@@ -1,5 +1,6 @@
 """Predict recordings, score the predictions, and write what comes of it."""
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,22 +44,16 @@ def evaluate(
     if not sources:
         raise FileNotFoundError("no recordings to evaluate; see data.test or --recordings")
     scores = Scores(model, group_names(list(sources), group_by) if group_by else {})
-    figures = None if out is None else Path(out) / "figures"
     timings: list[Timing] = []
+    figures = None if out is None else Path(out) / "figures"
+    drawn = set(itertools.islice(sources, max(n_drawn, 0)))
 
     def predictions() -> Iterator[tuple[str, Prediction]]:
         for name, source in sources.items():
-            recording = read(source, model.joints)
-            if absent := never_observed(recording):
-                print(
-                    f"WARNING: {name}: never observed: {', '.join(absent)}; guessed from "
-                    "the other joints, which makes these less accurate, too "
-                    "(skeleton: limbs14 needs no head)"
-                )
-            prediction = model.lift(recording)
+            prediction = model.lift(_read(name, source, model.joints))
             scores.add(name, prediction)
-            timings.append(time_lifting(model, recording, warm_up=not timings))
-            if figures and len(timings) <= n_drawn:
+            timings.append(time_lifting(model, prediction.recording, warm_up=not timings))
+            if figures and name in drawn:
                 draw_recording(name, prediction, model.config.fusion, figures)
             yield name, prediction
 
@@ -66,14 +61,24 @@ def evaluate(
         deque(predictions(), maxlen=0)
     else:
         save_predictions(predictions(), Path(out) / FILE)
-    n_lifted, seconds = (sum(column) for column in zip(*timings, strict=True))
     results = Results(
         scores.results(),
         mirror=dict(model.mirror),
         train_seconds=model.train_seconds,
-        frames_per_second=n_lifted / seconds,
+        frames_per_second=sum(t.views for t in timings) / sum(t.seconds for t in timings),
     )
     if out is not None and figures is not None:
         draw_run(results, None if run is None else Path(run), figures)
         results.save(Path(out) / report.FILE)
     return results
+
+
+def _read(name: str, source: Path | Recording, joints: tuple[str, ...]) -> Recording:
+    """A recording on the given joints; warns of those that no view observed."""
+    recording = read(source, joints)
+    if absent := never_observed(recording):
+        print(
+            f"WARNING: {name}: never observed: {', '.join(absent)}; guessed from the other "
+            "joints, which makes these less accurate, too (skeleton: limbs14 needs no head)"
+        )
+    return recording

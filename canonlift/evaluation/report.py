@@ -42,23 +42,22 @@ def _table(results: Results) -> list[str]:
         for kind, name in (("detected", "detected"), ("refined", "refined, several views")):
             sure, unsure = refinement[f"{kind}_px"], refinement[f"{kind}_unsure_px"]
             lines.append(f"{name:24}{sure:9.1f} px" + _or_dash(unsure))
+    fused = results.get("fused", {})
     if "agreement" in results:
         gap = results["agreement"]
-        lines += [
-            "",
-            "Reprojection error in % of the person's size: "
-            f"{gap['own_view_pct']:.1f} in the view that a pose was lifted from, "
-            f"{gap['other_views_pct']:.1f} in the others.",
+        parts = [
+            f"own view {gap['own_view_pct']:.1f}",
+            f"other views {gap['other_views_pct']:.1f}",
         ]
-    if "reprojection_pct" in (fused := results.get("fused", {})):
-        lines.append(
-            f"All views fused: {fused['reprojection_pct']:.1f} in all views; bone lengths vary by "
-            f"{fused['bone_spread_pct']:.1f} %."
-        )
+        if "reprojection_pct" in fused:
+            parts.append(f"all views fused {fused['reprojection_pct']:.1f}")
+        lines += ["", f"Reprojection error (% of the person's size): {', '.join(parts)}"]
+    if "bone_spread_pct" in fused:
+        lines.append(f"Bone lengths of all views fused vary by {fused['bone_spread_pct']:.1f} %")
     return lines
 
 
-def _rows(results: Results) -> dict[str, Mapping[str, float]]:
+def _rows(results: Results) -> dict[str, Mapping[str, float | int]]:
     """Methods to compare, and their metrics."""
     rows = {"canonlift, from one view": results["metrics"]}
     if "metrics" in (fused := results.get("fused", {})):
@@ -69,7 +68,7 @@ def _rows(results: Results) -> dict[str, Mapping[str, float]]:
     return rows
 
 
-def _pose_table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _pose_table(rows: Mapping[str, Mapping[str, float | int]]) -> list[str]:
     width = max(map(len, rows))
     lines = [f"{'':{width}}{'N-MPJPE':>9}{'PA-MPJPE':>10}{'MPJPE':>10}{'N-PCK':>8}{'AUC':>7}"]
     for name, row in rows.items():
@@ -85,8 +84,8 @@ def _motion(metrics: Mapping[str, float]) -> list[str]:
         return []
     return [
         "",
-        f"Error of the motion: {metrics['mpjve_mm_s']:.0f} mm/s (MPJVE), "
-        f"{metrics['acceleration_m_s2']:.1f} m/s² (acceleration error).",
+        f"Motion error: {metrics['mpjve_mm_s']:.0f} mm/s (MPJVE), "
+        f"{metrics['acceleration_m_s2']:.1f} m/s² (acceleration)",
     ]
 
 

@@ -141,4 +141,5 @@ def _blend(
         shape = share.shape + (1,) * (found.ndim - 2)
         total.index_add_(0, at.flatten(), (share.view(shape) * found).flatten(0, 1))
         weight.index_add_(0, at.flatten(), share.flatten())
+    assert total is not None  # there is a sample where something was observed
     return total, weight

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,11 +13,10 @@ import test_mpi_inf_3dhp
 import test_skipose
 import test_sportspose
 
-import eval as evaluation
-import train
 from canonlift.cli import convert
+from canonlift.cli.main import main
 from canonlift.data.recording import Recording, load
-from canonlift.output.figures import pictures
+from canonlift.output.figures import style
 from canonlift.readers.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
 
 images, ski_labels = test_skipose.images, test_skipose.folder
@@ -143,13 +141,11 @@ def test_what_is_converted_trains_and_is_measured_by_the_config_of_skipose(
     """The commands that head configs/skipose_cvsf.yaml, on a narrow network and few steps."""
     config = Path(__file__).parents[2] / "configs/skipose_cvsf.yaml"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pictures, "DPI", 20)  # nobody looks at them here
+    monkeypatch.setattr(style, "DPI", 20)  # nobody looks at them here
     convert.main(["skipose", str(ski_labels), "--out", "data/skipose"])
-    short = "lifter.width=32 batch_size=4 schedule.0.steps=2 schedule.1.steps=2".split()
-    monkeypatch.setattr(sys, "argv", ["train.py", str(config), *short])
-    train.main()
-    monkeypatch.setattr(sys, "argv", ["eval.py", "runs/skipose_cvsf", "--figures", "0"])
-    evaluation.main()
+    short = "model.width=32 batch_size=4 schedule.0.steps=2 schedule.1.steps=2".split()
+    main(["train", str(config), *short])
+    main(["eval", "runs/skipose_cvsf", "--figures", "0"])
     results = json.loads((tmp_path / "runs/skipose_cvsf/eval/results.json").read_text())
     for name in ("n_mpjpe_mm", "pa_mpjpe_mm", "mpjpe_mm", "n_pck_150"):
         assert np.isfinite(results["metrics"][name])

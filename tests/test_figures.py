@@ -123,7 +123,7 @@ def settings():
     return {key: mpl.rcParams[key] for key in mpl.rcParams if key != "backend"}
 
 
-def picture(name, path, recording, prediction, maps, rows):
+def picture(name, path, prediction, maps, rows):
     draw = {
         "refinement": lambda: draw_refinement(prediction, 1, "R", path),
         "poses": lambda: draw_pose(prediction, 1, 2, "P", path),
@@ -139,11 +139,11 @@ def picture(name, path, recording, prediction, maps, rows):
     "name", ["refinement", "poses", "motion", "fusion", "losses", "joint_errors"]
 )
 def test_writes_a_png_that_is_not_blank_and_changes_no_setting(
-    name, tmp_path, monkeypatch, recording, prediction, maps, rows
+    name, tmp_path, monkeypatch, prediction, maps, rows
 ):
     monkeypatch.setattr(style, "DPI", 40)
     before = settings()
-    path = picture(name, tmp_path / "new" / "a.png", recording, prediction, maps, rows)
+    path = picture(name, tmp_path / "new" / "a.png", prediction, maps, rows)
     assert settings() == before
     image = imread(path, format="png")
     assert (image[0] == 1.0).all()  # white at the edge
@@ -221,7 +221,7 @@ def test_opacity_falls_with_confidence(drawn, recording, prediction):
     assert alpha.min() > 0.1
 
 
-def test_y_grows_downwards_and_both_axes_have_one_scale(drawn, recording, prediction):
+def test_y_grows_downwards_and_both_axes_have_one_scale(drawn, prediction):
     for axes in drawn(draw_refinement, prediction, 1, "").axes:
         bottom, top = axes.get_ylim()
         assert bottom > top
@@ -371,7 +371,7 @@ def test_most_repaired_without_truth_is_the_largest_movement(recording, predicti
     assert notable_frames(prediction)["most_repaired"][:2] == (4, 0)
 
 
-def test_worst_by_shape_not_by_size_or_turn(recording, prediction):
+def test_worst_by_shape_not_by_size_or_turn(prediction):
     prediction.pose[0, 1] *= 20.0
     prediction.pose[4, 2] = prediction.pose[4, 2] @ np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])
     prediction.pose[3, 0, H36M17.index("l_wrist")] += 0.5
@@ -381,7 +381,7 @@ def test_worst_by_shape_not_by_size_or_turn(recording, prediction):
     assert found["worst"].title.startswith("Worst of 14 views: PA-MPJPE")
 
 
-def test_half_of_the_views_are_better_than_the_median(recording, prediction):
+def test_half_of_the_views_are_better_than_the_median(prediction):
     wrong = np.random.default_rng(2).permutation(15).reshape(5, 3)
     prediction.pose[:, :, H36M17.index("l_wrist"), 0] += 0.1 + 0.1 * wrong
     found = notable_frames(prediction)["median"]
