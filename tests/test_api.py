@@ -11,9 +11,10 @@ import pytest
 
 import canonlift
 from canonlift.body.skeleton import COCO17, H36M17
-from canonlift.simulation.athlete import MOTIONS, perform, sample_person
+from canonlift.simulation.athlete import perform, sample_person
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.detector import DetectorConfig
+from canonlift.simulation.motions import MOTIONS
 from canonlift.simulation.session import film
 
 OVERRIDES = (
@@ -34,7 +35,7 @@ def model(tmp_path_factory):
 def recording():
     generator = np.random.default_rng(3)
     person = sample_person(generator)
-    motion = perform(person, next(iter(MOTIONS)), 30, 10.0, generator)
+    motion = perform(person, list(MOTIONS), 30, 10.0, generator)
     cameras, detector = CameraConfig(n_views=3), DetectorConfig()
     return film(motion, H36M17, 10.0, cameras, detector, generator)
 
@@ -129,12 +130,14 @@ def test_evaluates_recordings_and_files_alike(model, recording, tmp_path):
 
 
 def test_detections_become_a_recording(tmp_path):
-    rows = ["frame,nose_x,nose_y,nose_confidence", "0,1,2,0.5", "1,3,4,0.5"]
+    head = ",".join(f"{j}_{axis}" for j in ("nose", "l_hip", "r_hip") for axis in ("x", "y"))
+    rows = [f"frame,{head}", "0,90,10,100,80,80,80", "1,91,11,101,81,81,81"]
     for name in ("a", "b"):
         (tmp_path / f"{name}.csv").write_text("\n".join(rows) + "\n")
     recording = canonlift.convert([tmp_path / "a.csv", str(tmp_path / "b.csv")], fps=60)
-    assert (recording.views, recording.joints, recording.fps) == (("a", "b"), ("nose",), 60.0)
-    np.testing.assert_array_equal(recording.keypoints[:, 0, 0], [[1, 2], [3, 4]])
+    assert (recording.views, recording.fps) == (("a", "b"), 60.0)
+    assert recording.joints == ("nose", "l_hip", "r_hip")
+    np.testing.assert_array_equal(recording.keypoints[:, 0, 0], [[90, 10], [91, 11]])
 
 
 def test_a_config_that_does_not_exist_is_refused_with_the_nearest():

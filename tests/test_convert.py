@@ -1,9 +1,8 @@
-"""The command line of `python -m canonlift.cli.convert`."""
+"""The command line of `canonlift convert`."""
 
 import argparse
 import json
-import runpy
-import sys
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +10,13 @@ import pytest
 
 from canonlift.body import skeleton
 from canonlift.cli import convert
+from canonlift.cli.main import main
 from canonlift.data.recording import load, save
 from canonlift.readers import morphing
+from canonlift.readers.convert import convert as convert_cameras
+from canonlift.readers.datasets.table import DATA_SETS
 from canonlift.readers.detectors.assemble import Options, read
+from canonlift.readers.detectors.formats import READERS
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.session import SimulateConfig, session
 
@@ -37,7 +40,7 @@ def cameras(tmp_path):
 def refusal(capsys, argv):
     """The one line that a failing run leaves on stderr."""
     with pytest.raises(SystemExit) as stop:
-        convert.main([str(word) for word in argv])
+        main(["convert", *map(str, argv)])
     assert stop.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -48,7 +51,7 @@ def refusal(capsys, argv):
 def test_writes_what_the_reader_reads_and_says_what_it_is(cameras, tmp_path, capsys):
     out = tmp_path / "new" / "take.npz"
     options = ["--fps", "25", "--rig", "hill", "--layout", "COCO-18", "--out", str(out)]
-    convert.main(["openpose", *cameras, *options])
+    main(["convert", "openpose", *cameras, *options])
     written = load(out)
     expected, report = read(cameras, "openpose", Options(fps=(25.0,), rig="hill"))
     np.testing.assert_array_equal(written.keypoints, expected.keypoints)
@@ -65,15 +68,15 @@ def test_writes_what_the_reader_reads_and_says_what_it_is(cameras, tmp_path, cap
 
 
 def test_cameras_may_move_unless_a_rig_is_named(cameras, tmp_path, capsys):
-    convert.main(["openpose", *cameras, "--fps", "25", "--out", str(tmp_path / "a.npz")])
+    main(["convert", "openpose", *cameras, "--fps", "25", "--out", str(tmp_path / "a.npz")])
     assert load(tmp_path / "a.npz").rig == ""
     assert "cameras may move" in capsys.readouterr().out
 
 
 def test_a_camera_that_started_later_by_hand_is_put_that_much_later(cameras, tmp_path, capsys):
     argv = ["openpose", *cameras, "--fps", "25", "--out"]
-    convert.main([*argv, str(tmp_path / "plain.npz")])
-    convert.main([*argv, str(tmp_path / "moved.npz"), "--offset", "right=0.04"])
+    main(["convert", *argv, str(tmp_path / "plain.npz")])
+    main(["convert", *argv, str(tmp_path / "moved.npz"), "--offset", "right=0.04"])
     plain, moved = (load(tmp_path / f"{name}.npz") for name in ("plain", "moved"))
     np.testing.assert_array_equal(moved.keypoints[1:, 1], plain.keypoints[:-1, 1])
     assert not moved.confidence[0, 1].any()
@@ -88,7 +91,7 @@ def test_replaces_a_file_only_when_told_to(cameras, tmp_path, capsys):
     out.write_bytes(b"precious")
     assert "take.npz exists; give another --out, or --overwrite" in refusal(capsys, argv)
     assert out.read_bytes() == b"precious"
-    convert.main([*argv, "--overwrite"])
+    main(["convert", *argv, "--overwrite"])
     assert load(out).n_frames == 3
 
 
@@ -113,7 +116,7 @@ def test_morphing_learns_from_pairs_and_says_so_in_what_it_writes(tmp_path, caps
         save(replace(take, keypoints=take.keypoints + [0, 54]), tmp_path / "seen" / f"{name}.npz")
     argv = ["morph", str(tmp_path / "seen"), "--pairs", str(tmp_path / "seen" / "train_*.npz"),
             "--steps", "5", "--out", str(tmp_path / "moved")]  # fmt: skip
-    convert.main(argv)
+    main(["convert", *argv])
     assert "learning from the paired 2D of 2 recordings" in capsys.readouterr().out
     names = ["test_00.npz", "train_00.npz", "train_01.npz"]
     assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == names
@@ -126,40 +129,56 @@ def test_morphing_learns_from_pairs_and_says_so_in_what_it_writes(tmp_path, caps
     assert "is not empty" in refusal(capsys, argv)
     assert "is the folder that is read" in refusal(capsys, [*argv[:-1], tmp_path / "seen"])
     argv[3] = str(tmp_path / "seen" / "test_00.npz")
-    convert.main([*argv[:-1], str(tmp_path / "again")])
+    main(["convert", *argv[:-1], str(tmp_path / "again")])
     assert "WARNING: learning from test_00.npz" in capsys.readouterr().out
 
 
-def test_shows_no_traceback(tmp_path, monkeypatch, capsys):
-    """As in a shell, but for the seconds that a new process takes to start."""
+def test_shows_no_traceback(tmp_path, capsys):
     (tmp_path / "camera").mkdir()
     (tmp_path / "camera" / "0.json").write_text('{"people":\n[\n')
-    argv = ["convert", "openpose", str(tmp_path / "camera"), "--fps", "30", "--out"]
-    monkeypatch.setattr(sys, "argv", [*argv, str(tmp_path / "a.npz")])
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(convert.__file__, run_name="__main__")
-    assert stop.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert "0.json: not JSON" in err
+    argv = ["openpose", tmp_path / "camera", "--fps", "30", "--out", tmp_path / "a.npz"]
+    found = refusal(capsys, argv)
+    assert found.startswith("canonlift convert: error: ")
+    assert "0.json: not JSON" in found
 
 
 @pytest.mark.parametrize("argv", [[], ["openpoze"], ["openpose"], ["openpose", "a", "--fps", "x"]])
 def test_a_wrong_command_line_ends_with_status_2(argv, capsys):
     with pytest.raises(SystemExit) as stop:
-        convert.main(argv)
+        main(["convert", *argv])
     assert stop.value.code == 2
-    assert "usage: python -m canonlift.cli.convert" in capsys.readouterr().err
+    assert "usage: canonlift convert" in capsys.readouterr().err
 
 
 def test_help_lists_every_format_and_shows_commands_that_parse(capsys):
     with pytest.raises(SystemExit):
-        convert.main(["--help"])
-    said = capsys.readouterr().out
-    assert all(name in said for name in convert.READERS)
-    examples = said.replace("\\\n", " ").splitlines()
-    commands = [line.split()[3:] for line in examples if line.strip().startswith("python -m")]
+        main(["convert", "--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("auto", "morph", *READERS, *DATA_SETS))
+    examples = shown.replace("\\\n", " ").splitlines()
+    commands = [
+        shlex.split(line)[2:] for line in examples if line.strip().startswith("canonlift convert ")
+    ]
     assert len(commands) == 5
+    parser = argparse.ArgumentParser()
+    convert.add_arguments(parser)
     for command in commands:
-        assert isinstance(convert._parser().parse_args(command), argparse.Namespace)
+        assert parser.parse_args(command).format == command[0]
+
+
+def test_a_notebook_gets_the_recording_that_the_command_writes(cameras, tmp_path):
+    out = tmp_path / "session.npz"
+    main(["convert", "openpose", *cameras, "--fps", "25", "50", "--layout", "COCO-18",
+          "--rig", "hill", "--offset", "right=0.04", "--out", str(out)])  # fmt: skip
+    written = load(out)
+    found = convert_cameras(
+        cameras, fps=[25, 50], format="openpose", layout="COCO-18", rig="hill",
+        offsets={"right": 0.04},
+    )  # fmt: skip
+    np.testing.assert_array_equal(found.keypoints, written.keypoints)
+    np.testing.assert_array_equal(found.confidence, written.confidence)
+    assert (found.rig, found.fps, found.processing) == ("hill", written.fps, written.processing)
+    with pytest.raises(ValueError, match="two ways to the same"):
+        convert_cameras(cameras, fps=25, offsets={"right": 1.0}, synchronise=True)
+    with pytest.raises(ValueError, match="camera must be one of left, right, got 'rihgt'"):
+        convert_cameras(cameras, fps=25, offsets={"rihgt": 1.0})

@@ -1,4 +1,4 @@
-"""The command line of `python -m canonlift.cli.convert` on every data set."""
+"""The command line of `canonlift convert` on every data set."""
 
 import json
 import pickle
@@ -13,7 +13,7 @@ import test_mpi_inf_3dhp
 import test_skipose
 import test_sportspose
 
-from canonlift.cli import convert
+from canonlift.cli.convert import write_recordings
 from canonlift.cli.main import main
 from canonlift.data.recording import Recording, load
 from canonlift.output.figures import style
@@ -81,7 +81,7 @@ def refusal(capsys, *argv):
     """The one line that a failing run leaves on stderr."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        convert.main([str(word) for word in argv])
+        main(["convert", *map(str, argv)])
     assert stop.value.code == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
@@ -92,7 +92,7 @@ def refusal(capsys, *argv):
 def test_writes_every_take_as_its_reader_has_it(name, request, tmp_path, capsys):
     fixture, options, read = CASES[name]
     path, out = request.getfixturevalue(fixture), tmp_path / "deep" / "out"
-    convert.main([name, str(path), "--out", str(out), *options])
+    main(["convert", name, str(path), "--out", str(out), *options])
     takes = dict(read(path))
     assert sorted(file.stem for file in out.iterdir()) == sorted(takes)
     for take, recording in takes.items():
@@ -108,7 +108,7 @@ def test_the_readers_defaults_are_those_of_the_command_line(name, request, tmp_p
     fixture, options, _ = CASES[name]
     path, out = request.getfixturevalue(fixture), tmp_path / "out"
     needed = ["--cameras", str(path / "h36m_dataset.py")] if name == "human36m" else []
-    convert.main([name, str(path), "--out", str(out), *needed])
+    main(["convert", name, str(path), "--out", str(out), *needed])
     reader = {"human36m": lambda p: human36m.read(p, cameras=p / "h36m_dataset.py")}
     modules = {m.__name__.rpartition(".")[2]: m.read for m in (
         skipose, mpi_inf_3dhp, sportspose, canonpose
@@ -121,7 +121,7 @@ def test_the_help_tells_the_readers_defaults(capsys):
     said = {}
     for name in CASES:
         with pytest.raises(SystemExit):
-            convert.main([name, "--help"])
+            main(["convert", name, "--help"])
         said[name] = " ".join(capsys.readouterr().out.split())
     for name, defaults in {
         "skipose": ["(default: 30.0)", "(default: recognised)"],
@@ -142,7 +142,7 @@ def test_what_is_converted_trains_and_is_measured_by_the_config_of_skipose(
     config = Path(__file__).parents[2] / "configs/skipose_cvsf.yaml"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(style, "DPI", 20)  # nobody looks at them here
-    convert.main(["skipose", str(ski_labels), "--out", "data/skipose"])
+    main(["convert", "skipose", str(ski_labels), "--out", "data/skipose"])
     short = "model.width=32 batch_size=4 schedule.0.steps=2 schedule.1.steps=2".split()
     main(["train", str(config), *short])
     main(["eval", "runs/skipose_cvsf", "--figures", "0"])
@@ -155,7 +155,7 @@ def test_what_is_converted_trains_and_is_measured_by_the_config_of_skipose(
 
 
 def test_says_what_a_take_holds(ski_labels, tmp_path, capsys):
-    convert.main(["skipose", str(ski_labels / "train"), "--out", str(tmp_path / "out")])
+    main(["convert", "skipose", str(ski_labels / "train"), "--out", str(tmp_path / "out")])
     missed = 100 * 2 / (5 * 3)
     said = capsys.readouterr().out
     assert (
@@ -170,12 +170,12 @@ def test_leaves_a_folder_that_is_not_empty_alone_unless_told_otherwise(
     out = tmp_path / "out"
     argv = ["skipose", str(ski_labels), "--out", str(out)]
     out.mkdir()
-    convert.main(argv)  # empty is as good as absent
+    main(["convert", *argv])  # empty is as good as absent
     (out / "notes.txt").write_text("precious")
     (out / "test_s1_seq004.npz").write_bytes(b"old")
     assert "out is not empty; give another --out, or --overwrite" in refusal(capsys, *argv)
     assert (out / "test_s1_seq004.npz").read_bytes() == b"old"
-    convert.main([*argv, "--overwrite"])
+    main(["convert", *argv, "--overwrite"])
     assert load(out / "test_s1_seq004.npz").n_frames == 3
     assert (out / "notes.txt").read_text() == "precious"
     assert capsys.readouterr().out.endswith("; 1 other files in it were there before\n")
@@ -185,7 +185,7 @@ def test_leaves_a_folder_that_is_not_empty_alone_unless_told_otherwise(
 def test_what_is_wrong_with_the_files_ends_with_status_2(name, tmp_path, capsys):
     path = tmp_path / "nowhere"
     argv = [name, path, "--out", tmp_path / "out"]
-    assert f"convert {name}: error: {path}" in refusal(capsys, *argv)
+    assert f"canonlift convert: error: {path}" in refusal(capsys, *argv)
     assert not (tmp_path / "out").exists()
 
 
@@ -195,28 +195,27 @@ def test_a_file_in_place_of_the_folder_is_refused(ski_labels, tmp_path, capsys):
     assert (tmp_path / "out").read_text() == "precious"
 
 
-def test_takes_are_written_as_they_come(monkeypatch, ski_labels, tmp_path, capsys):
-    """Nothing waits for the last take: whole data sets do not fit into memory."""
-    takes = list(skipose.read(ski_labels))[:2]
+def test_recordings_are_written_as_they_come(ski_labels, tmp_path):
+    """Nothing waits for the last one: whole data sets do not fit into memory."""
+    two = list(skipose.read(ski_labels))[:2]
     out = tmp_path / "out"
 
-    def one_by_one(_):
-        yield takes[0]
-        assert (out / f"{takes[0][0]}.npz").is_file()
-        yield takes[1]
-        raise ValueError("the third is\ndamaged")
+    def one_by_one():
+        yield two[0]
+        assert (out / f"{two[0][0]}.npz").is_file()
+        yield two[1]
+        raise ValueError("the third is damaged")
 
-    reader = convert._data_set("", one_by_one, "", {})
-    monkeypatch.setattr(convert, "READERS", {"skipose": reader})
-    assert "the third is damaged" in refusal(capsys, "skipose", ski_labels, "--out", out)
+    with pytest.raises(ValueError, match="the third is damaged"):
+        write_recordings(one_by_one(), out, overwrite=False)
     assert len(list(out.iterdir())) == 2
 
 
 @pytest.mark.parametrize("names", [["../a"], ["a", "a"], []])
 def test_names_that_are_no_files_of_the_folder_are_refused(names, ski_labels, tmp_path):
-    _, take = next(skipose.read(ski_labels))
+    _, recording = next(skipose.read(ski_labels))
     out = tmp_path / "deep" / "out"
-    with pytest.raises(ValueError, match="take"):
-        convert._write_takes(((name, take) for name in names), out, False)
+    with pytest.raises(ValueError, match="recording"):
+        write_recordings(((name, recording) for name in names), out, overwrite=False)
     written = [path.name for path in tmp_path.rglob("*.npz")]
     assert written == ["a.npz"] * (names == ["a", "a"])
