@@ -6,6 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from training_scene import (  # noqa: F401  (fixtures)
+    over_time,
+    plain_weights,
+    plant,
+    short,
+    takes,
+    tiny,
+    trained,
+)
 
 from canonlift.body.skeleton import H36M17, ROOT
 from canonlift.geometry.rotations import from_axis_angle

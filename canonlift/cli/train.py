@@ -25,6 +25,7 @@ from canonlift.cli.eval import report
 from canonlift.inference import model
 from canonlift.training import checkpoint
 from canonlift.training import config as configs
+from canonlift.training.loop import Interrupted
 from canonlift.training.train import train
 
 
@@ -45,8 +46,11 @@ def run(args: argparse.Namespace) -> None:
     keep_memory()
     out = args.out or Path("runs") / Path(args.config).stem
     config = configs.load(args.config, args.overrides)
-    with distributed.joined(checkpoint.pick_device(config.device)):
-        test = train(config, out, args.resume).test
+    try:
+        with distributed.joined(checkpoint.pick_device(config.device)):
+            test = train(config, out, args.resume).test
+    except KeyboardInterrupt as stop:
+        raise Interrupted("interrupted; continue with --resume") from stop
     if not distributed.is_first():
         return
     if test:
@@ -54,8 +58,9 @@ def run(args: argparse.Namespace) -> None:
     else:
         print("There are no test recordings, so nothing was evaluated or drawn.")
     print("\nNext:")
-    print(f"  canonlift eval {out} --recordings YOUR.npz    # 3D from any recording")
-    print("  canonlift convert --help                      # recordings from your detector")
+    print(f"  canonlift view {out}")
+    print(f"  canonlift eval {out} --recordings YOUR.npz")
+    print("  canonlift convert --help    # recordings from your detector")
 
 
 def keep_memory() -> None:

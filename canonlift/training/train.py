@@ -21,8 +21,16 @@ class Outcome(NamedTuple):
     test: list[Path]  # recordings that the config sets aside for evaluation
 
 
-def train(config: Config, out: Path, resume: bool = False) -> Outcome:
+def train(
+    config: Config,
+    out: Path,
+    resume: bool = False,
+    hooks: Hooks | None = None,
+    log_every: int | None = None,
+) -> Outcome:
     """Run every phase of `config`, and leave a finished checkpoint in `out`.
+
+    `hooks` are HOOKS, and every LOG_EVERY-th step is logged, unless given.
 
     Raises:
         FileExistsError: if `out` holds a run that is not to be resumed.
@@ -41,7 +49,7 @@ def train(config: Config, out: Path, resume: bool = False) -> Outcome:
         if not begun:
             runs.withdraw(out)
         raise
-    loop.fit(run, samples, HOOKS)
+    loop.fit(run, samples, hooks or HOOKS, log_every or loop.LOG_EVERY)
     return Outcome(out, test_paths)
 
 
