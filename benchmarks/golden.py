@@ -23,6 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,18 +130,17 @@ def pin(folder: Path, names: Sequence[str], device: str) -> None:
         weights = weights_of(name, device)
         files.write(folder / f"{name}.pt", lambda file, found=weights: torch.save(found, file))
         print(f"{name}: {sum(value.numel() for value in weights.values()):,} numbers", flush=True)
-    measure.write(folder / "about.json", {"commit": rows.commit(), **measure.machine(device)})
+    measure.write(folder / "about.json", about(device))
 
 
 def compare(folder: Path, names: Sequence[str], device: str, tolerance: float) -> bool:
     """Run again, and print how the weights differ from those stored; whether all are the same."""
     if not (folder / "about.json").is_file():
         raise FileNotFoundError(f"{folder / 'about.json'}: nothing was pinned here; `pin` does")
-    about = json.loads((folder / "about.json").read_text())
-    here = {"commit": rows.commit(), **measure.machine(device)}
-    for key in about:
-        if about[key] != here.get(key):
-            print(f"{key}: {about[key]} when pinned, {here.get(key)} now")
+    pinned, here = json.loads((folder / "about.json").read_text()), about(device)
+    for key, value in pinned.items():
+        if value != here.get(key):
+            print(f"{key}: {value} when pinned, {here.get(key)} now")
     same = True
     for name in names:
         before = torch.load(folder / f"{name}.pt", weights_only=True)
@@ -148,6 +148,13 @@ def compare(folder: Path, names: Sequence[str], device: str, tolerance: float) -
         same &= gap <= tolerance
         print(f"{name}: {line}", flush=True)
     return same
+
+
+def about(device: str) -> dict[str, Any]:
+    """What weights depend on beside the run: commit, machine, version of torch."""
+    found = {"commit": rows.commit(), **measure.machine(device)}
+    del found["threads"]  # of this process; the runs have one
+    return found
 
 
 def difference(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> tuple[str, float]:

@@ -119,15 +119,15 @@ def test_clips_are_filmed_whole_by_the_cameras_of_the_setting(setting, mocap, mo
     """The cameras that are kept see the motion where the film has it, up to place and turn."""
     film, cameras = films.shoot(setting, mocap, work), SETTINGS[setting].cameras
     for path in [*film.glob("t*/*.npz")]:
-        take = load(path)
+        recording = load(path)
         name = next(name for name in motions if name.replace("/", "-") == path.stem)
-        assert take.keypoints.shape == (CLIPS[name], cameras.n_views, 17, 2)
-        crew = films.load_cameras(film / "cameras" / path.name)
-        world = crew.position[:, 0, None] + np.einsum(
-            "trc,tjr->tjc", crew.rotation[:, 0], take.pose3d[:, 0]
+        assert recording.keypoints.shape == (CLIPS[name], cameras.n_views, 17, 2)
+        filmed_by = films.load_cameras(film / "cameras" / path.name)
+        world = filmed_by.position[:, 0, None] + np.einsum(
+            "trc,tjr->tjc", filmed_by.rotation[:, 0], recording.pose3d[:, 0]
         )
         np.testing.assert_allclose(
-            crew.project(crew.in_axes(world)), take.keypoints_true, atol=0.1
+            filmed_by.project(filmed_by.in_axes(world)), recording.keypoints_true, atol=0.1
         )
         lengths = [
             np.linalg.norm(points[:, 1:] - points[:, :-1], axis=-1)
@@ -140,27 +140,29 @@ def test_clips_are_filmed_whole_by_the_cameras_of_the_setting(setting, mocap, mo
 def test_fixed_cameras_stay_for_a_day_and_others_are_set_up_for_every_clip(mocap, work):
     names = ["expmap-train-running-running_1", "expmap-train-running-running_2", "asf-01_07"]
 
-    def crew(setting):
+    def rigs_and_places(setting):
         film = films.shoot(setting, mocap, work)
-        takes = [load(film / "train" / f"{name}.npz") for name in names]
+        recordings = [load(film / "train" / f"{name}.npz") for name in names]
         cameras = [films.load_cameras(film / "cameras" / f"{name}.npz") for name in names]
-        return [take.rig for take in takes], [camera.position[0] for camera in cameras]
+        return [recording.rig for recording in recordings], [
+            camera.position[0] for camera in cameras
+        ]
 
-    rigs, places = crew("studio")
+    rigs, places = rigs_and_places("studio")
     assert rigs == ["expmap/train/running/running"] * 2 + ["asf/01"]
     assert np.array_equal(places[0], places[1])
     assert not np.allclose(places[0], places[2])
-    rigs, places = crew("ski")
+    rigs, places = rigs_and_places("ski")
     assert rigs == ["", "", ""]
     assert not np.allclose(places[0], places[1])
 
 
 def test_a_film_follows_from_its_name_and_not_from_what_else_is_filmed(motions):
     some = {name: motions[name] for name in ("asf/02_01", "asf/01_07")}
-    whole = {name: take for _, name, take, _ in films.clips_of("ski", motions)}
-    for _, name, take, _ in films.clips_of("ski", some):
-        np.testing.assert_array_equal(take.keypoints, whole[name].keypoints)
-    other = {name: take for _, name, take, _ in films.clips_of("phones", some)}
+    whole = {name: recording for _, name, recording, _ in films.clips_of("ski", motions)}
+    for _, name, recording, _ in films.clips_of("ski", some):
+        np.testing.assert_array_equal(recording.keypoints, whole[name].keypoints)
+    other = {name: recording for _, name, recording, _ in films.clips_of("phones", some)}
     assert not np.allclose(other["asf/02_01"].pose3d[:, 0], whole["asf/02_01"].pose3d[:, 0])
 
 
@@ -173,28 +175,30 @@ def test_blind_is_ski_without_confidences(motions):
         assert len(np.unique(ski.confidence)) > 2
 
 
-def test_triangulation_is_exact_on_exact_detections_and_forgives_a_blunder(motions):
-    for _, _, take, crew in films.clips_of("studio", motions):
-        keypoints = take.keypoints_true.copy()
+def test_triangulation_is_exact_on_exact_detections_and_robust_to_an_outlier(motions):
+    for _, _, recording, filmed_by in films.clips_of("studio", motions):
+        keypoints = recording.keypoints_true.copy()
         keypoints[::3, 1, 4] += 300
         generator = np.random.default_rng(0)
-        confidence = generator.uniform(0.7, 1, take.confidence.shape).astype(np.float32)
+        confidence = generator.uniform(0.7, 1, recording.confidence.shape).astype(np.float32)
         confidence[::2, 0, 7] = 0
-        take = replace(take, keypoints=keypoints, confidence=confidence)
-        seen = crew.in_axes(triangulate(take, crew))
-        error = np.linalg.norm(seen - take.pose3d, axis=-1)
+        recording = replace(recording, keypoints=keypoints, confidence=confidence)
+        seen = filmed_by.in_axes(triangulate(recording, filmed_by))
+        error = np.linalg.norm(seen - recording.pose3d, axis=-1)
         assert error[1::3].max() < 0.01
         assert error[::3].max() < 0.05
 
 
-def test_a_joint_that_one_camera_saw_is_put_on_its_ray_near_the_body(motions):
-    _, _, take, crew = next(films.clips_of("pair", motions))
-    confidence = np.ones_like(take.confidence)
+def test_a_joint_that_one_camera_observed_is_put_on_its_ray_near_the_body(motions):
+    _, _, recording, filmed_by = next(films.clips_of("pair", motions))
+    confidence = np.ones_like(recording.confidence)
     confidence[:, 1, 9] = 0
-    take = replace(take, keypoints=take.keypoints_true, confidence=confidence)
-    seen = crew.in_axes(triangulate(take, crew))
-    np.testing.assert_allclose(crew.project(seen)[:, 0, 9], take.keypoints[:, 0, 9], atol=1)
-    assert np.linalg.norm(seen[:, :, 9] - take.pose3d[:, :, 9], axis=-1).max() < 1.0
+    recording = replace(recording, keypoints=recording.keypoints_true, confidence=confidence)
+    seen = filmed_by.in_axes(triangulate(recording, filmed_by))
+    np.testing.assert_allclose(
+        filmed_by.project(seen)[:, 0, 9], recording.keypoints[:, 0, 9], atol=1
+    )
+    assert np.linalg.norm(seen[:, :, 9] - recording.pose3d[:, :, 9], axis=-1).max() < 1.0
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -288,13 +292,13 @@ def test_table_has_means_over_seeds_and_the_last_row_of_each(tmp_path, capsys):
     assert short.splitlines()[2].startswith("| flat | 150.0 / - | - / - |")
     methods = [line.split(" | ")[0] for line in short.splitlines()[2:]]
     assert methods == ["| flat", "| s1"]  # none that has no row
-    said = full.splitlines()
-    assert said[0].startswith("| setting | method | N-MPJPE mm | PA-MPJPE mm |")
-    assert said[0].count("|") == said[1].count("|") == said[2].count("|")
-    assert said[2].startswith("| ski | flat | 150.0 | - |")
-    assert said[3].startswith("| ski | s1 | 82.0 ± 2.8 | - |")
-    assert said[3].endswith("| 12346 | 2 |")
-    assert said[4].startswith("| pair | s1 | 100.0 |")
+    printed = full.splitlines()
+    assert printed[0].startswith("| setting | method | N-MPJPE mm | PA-MPJPE mm |")
+    assert printed[0].count("|") == printed[1].count("|") == printed[2].count("|")
+    assert printed[2].startswith("| ski | flat | 150.0 | - |")
+    assert printed[3].startswith("| ski | s1 | 82.0 ± 2.8 | - |")
+    assert printed[3].endswith("| 12346 | 2 |")
+    assert printed[4].startswith("| pair | s1 | 100.0 |")
     ablated = [row | {"method": "targets"}, row | {"method": "s1+s2"}]
     (tmp_path / "ptz.jsonl").write_text(lines + "".join(json.dumps(r) + "\n" for r in ablated))
     ptz.main(["table", "--results", str(tmp_path)])
@@ -304,8 +308,8 @@ def test_table_has_means_over_seeds_and_the_last_row_of_each(tmp_path, capsys):
     (tmp_path / "ptz.jsonl").write_text(lines)
     (tmp_path / "ptz_steps.jsonl").write_text(json.dumps(row | {"steps_scale": 0.5}) + "\n")
     ptz.main(["table", "--steps", "--results", str(tmp_path)])
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split(" | ")[2] for line in said[2:]] == ["x 0.5", "x 1"]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[2] for line in printed[2:]] == ["x 0.5", "x 1"]
 
 
 def test_all_appends_what_is_missing_and_nothing_twice(mocap, work, tmp_path, monkeypatch, capsys):
@@ -332,7 +336,7 @@ def test_all_appends_what_is_missing_and_nothing_twice(mocap, work, tmp_path, mo
     assert capsys.readouterr().out.count('{"method": ') == len(asked)
 
 
-def test_wrong_input_is_said_in_one_line(tmp_path, mocap):
+def test_wrong_input_is_reported_in_one_line(tmp_path, mocap):
     argv = ["run", "flat", "ski", "--work", str(tmp_path), "--data"]
     with pytest.raises(SystemExit, match=r"ptz: .*gone.npz: no motion capture; give --data"):
         ptz.main([*argv, str(tmp_path / "gone.npz")])
