@@ -111,7 +111,8 @@ windows: {length: 9, stride: 4}
 model: {name: temporal, depth: 1, heads: 2, width: 16}
 relation: {name: procrustes, segment: 4}
 schedule:
-  - {name: first, steps: 6, learning_rate: 1.0e-3, weights: {target_position: 1, target_velocity: 0.5}}
+  - {name: first, steps: 6, learning_rate: 1.0e-3,
+    weights: {target_position: 1, target_velocity: 0.5}}
   - {name: second, steps: 6, learning_rate: 1.0e-3, weights: {own_view: 1.0, consistency: 1.0}}
 """
 

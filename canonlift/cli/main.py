@@ -62,8 +62,9 @@ def _status(name: str, args: argparse.Namespace) -> int:
     except (FloatingPointError, Collapsed, distributed.Lost) as error:
         status, message = 1, str(error)
     except (Interrupted, KeyboardInterrupt) as stop:
-        if distributed.is_first():
-            print(f"canonlift {name}: {str(stop) or 'interrupted'}", file=sys.stderr)
+        if not distributed.is_first():
+            return 0
+        print(f"canonlift {name}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     else:
         return 0

@@ -14,18 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-import train
 from canonlift import distributed
 from canonlift.data import recording as recordings
 from canonlift.methods import frame_losses
-from canonlift.methods.stages import MotionPass
 from canonlift.methods.terms import TERMS
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, write_session
-from canonlift.training import checkpoint, metrics_log
+from canonlift.training import checkpoint, loop, metrics_log
 from canonlift.training import config as configs
+from canonlift.training.train import train
 
-REPOSITORY = Path(train.__file__).parent
+REPOSITORY = Path(__file__).parents[2]
 
 # Batches of 9 do not split evenly, nothing is seen equally often, and the phases differ in what
 # they compute.
@@ -35,17 +34,17 @@ flip: true
 device: cpu
 checkpoint_seconds: 1.0e+9
 data: {train: [TAKES/train_*.npz], test: [TAKES/test_*.npz], target: closed_form}
-lifter: {width: 32, rotation: 6d}
+model: {width: 32, rotation: 6d}
 fusion: {method: triangulate, extent: 0.7}
 schedule:
   - {name: bootstrap, steps: 8, learning_rate: 1.0e-3, warmup: 3, clip_norm: 0.5,
-    weights: {imitation: 1.0}}
+    weights: {target_pose: 1.0}}
   - {name: stage 1, steps: 99, learning_rate: 1.0e-3,
-    convergence: {window: 3, tolerance: 0.5, patience: 2},
-    weights: {reprojection: 1, refinement: 1, fused_reprojection: 0.01, consistency_3d: 0.01,
+    convergence: {interval: 3, tolerance: 0.5, patience: 2},
+    weights: {reprojection: 1, refinement: 1, repaired_reprojection: 0.01, consistency_3d: 0.01,
     consensus: 1}}
   - {name: stage 2, steps: 9, learning_rate: 1.0e-3, decay: cosine,
-    weights: {reprojection: 0.01, refinement: 0.01, fused_reprojection: 1, consistency_3d: 1}}
+    weights: {reprojection: 0.01, refinement: 0.01, repaired_reprojection: 1, consistency_3d: 1}}
 """
 
 
@@ -70,8 +69,8 @@ def alone(config, tmp_path_factory):
     """The run that one process makes of the config."""
     out = tmp_path_factory.mktemp("alone") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "LOG_EVERY", 1)
-        train.train(configs.load(config), out)
+        patch.setattr(loop, "LOG_EVERY", 1)
+        train(configs.load(config), out)
     rows = metrics_log.read(out)
     assert [row["phase"] for row in rows][8:18] == ["stage 1"] * 9 + ["stage 2"]
     assert all(float(row["loss"]) > 0.01 for row in rows)
@@ -82,10 +81,12 @@ def alone(config, tmp_path_factory):
 SERVER = """
 import gc, json, os, signal, socket, sys, traceback
 import torch
-import train
 from canonlift import distributed as parallel
-train.LOG_EVERY = 1
-train.report = lambda *_: print("reported:", torch.distributed.is_initialized())
+from canonlift.cli import train as program
+from canonlift.cli.main import main
+from canonlift.training import loop
+loop.LOG_EVERY = 1
+program.report = lambda *_: print("reported:", torch.distributed.is_initialized())
 torch.optim.Adam([torch.zeros(1)])
 import torch.distributed
 torch.set_num_threads(1)
@@ -117,7 +118,7 @@ sys.argv = job["argv"]
 code = 0
 try:
     exec(job["first"])
-    train.main()
+    main(sys.argv)
 except SystemExit as stop:
     code = stop.code
     if isinstance(code, str):
@@ -130,7 +131,7 @@ os._exit(code or 0)
 
 
 class Processes:
-    """`torchrun --nproc_per_node n train.py`, with code to run first in each of them."""
+    """`torchrun --nproc_per_node n -m canonlift train`, with code to run first in each of them."""
 
     def __init__(self, said):
         self.said = said
@@ -145,7 +146,7 @@ class Processes:
 
     def run(self, n, *argv, first=""):
         """Exit code of each and what each said."""
-        argv = ["train.py", *map(str, argv)]
+        argv = ["train", *map(str, argv)]
         job = {"n": n, "argv": argv, "first": first, "said": str(self.said)}
         self.server.stdin.write(json.dumps(job) + "\n")
         self.server.stdin.flush()
@@ -174,7 +175,7 @@ def assert_same_run(found, expected, atol=2e-5):
         assert one["phase"] == other["phase"]
     found, expected = checkpoint.load(found), checkpoint.load(expected)
     assert found["progress"]["total_step"] == expected["progress"]["total_step"]
-    assert found["mirror"] == expected["mirror"]
+    assert found["notes"] == expected["notes"]
     for name, value in expected["lifter"].items():
         torch.testing.assert_close(found["lifter"][name], value, rtol=1e-3, atol=atol)
     torch.testing.assert_close(found["mean_pose"], expected["mean_pose"], rtol=0, atol=1e-4)
@@ -194,20 +195,24 @@ def test_several_processes_train_as_one(processes, config, alone, tmp_path):
 
 def test_several_processes_train_sequences_as_one(processes, config, tmp_path, monkeypatch):
     """With every term of windows, each a mean over what all processes hold."""
-    terms = [name for name, term in TERMS.items() if issubclass(term.reads, MotionPass)]
+    terms = [
+        name for name, term in TERMS.items() if "image_scale" in term.needs or name == "flexion"
+    ]
     lines = config.read_text().partition("schedule:")[0].replace("closed_form", "pose3d")
+    lines = lines.replace("model: {width: 32, rotation: 6d}\n", "")
     over_time = tmp_path / "over_time.yaml"
     over_time.write_text(f"""{lines}
-variant: sequence+fusion
-sequence: {{length: 7, stride: 3, segment: 4, depth: 1, heads: 2, width: 16}}
+windows: {{length: 7, stride: 3}}
+model: {{name: temporal, depth: 1, heads: 2, width: 16}}
+relation: {{name: procrustes, segment: 4}}
 schedule:
   - name: all
     steps: 8
     learning_rate: 1.0e-3
     weights: {{{", ".join(f"{name}: 1" for name in terms)}}}
 """)
-    monkeypatch.setattr(train, "LOG_EVERY", 1)
-    train.train(configs.load(over_time), tmp_path / "alone")
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    train(configs.load(over_time), tmp_path / "alone")
     codes, said = processes.run(2, over_time, "--out", tmp_path / "run")
     assert codes == [0, 0], said
     # Adam takes a step of the same size where next to no gradient is left of what cancels out.
@@ -229,16 +234,17 @@ def test_torchrun_ends_all_when_one_is_killed_and_one_alone_can_go_on(config, al
     (tmp_path / "launch.py").write_text(f"""
 import os, signal, sys, time, types
 sys.path.insert(0, {str(REPOSITORY)!r})
-sys.modules["eval"] = types.SimpleNamespace(report=None)  # which is slow to import
-import train
-train.LOG_EVERY = 1
+sys.modules["canonlift.cli.eval"] = types.SimpleNamespace(report=None)  # is slow to import
+from canonlift.cli.main import main
+from canonlift.training import loop
+loop.LOG_EVERY = 1
 def die(*args):
     if os.environ["RANK"] == "1" and args[0].progress.total_step == 11:
         print("killed at", time.time(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     return descend(*args)
-descend, train.descend = train.descend, die
-train.main()
+descend, loop.descend = loop.descend, die
+main(['train', *sys.argv[1:]])
 """)
     often = "checkpoint_seconds=0"
     done = subprocess.run(
@@ -250,13 +256,13 @@ train.main()
     assert time.time() - float(re.search(r"killed at (\S+)", done.stderr)[1]) < 20
     assert done.returncode == 1
     assert re.search(r"rank +: 1 .*\n +exitcode +: -9 ", done.stderr)
-    said = "train.py: another process of this run has ended or does not answer"
+    said = "canonlift train: error: another process of this run has ended or does not answer"
     # torchrun's signal may be faster than the message
     assert said in done.stderr or re.search(r"rank +: 0 .*\n +exitcode +: -15 ", done.stderr)
     assert checkpoint.load(tmp_path / "run")["progress"]["total_step"] == 11
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "LOG_EVERY", 1)
-        train.train(configs.load(config, [often]), tmp_path / "run", resume=True)
+        patch.setattr(loop, "LOG_EVERY", 1)
+        train(configs.load(config, [often]), tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", alone)
 
 
@@ -267,7 +273,7 @@ def die(*args):
     if os.environ["RANK"] == "WHO" and args[0].progress.total_step == 11:
         os.kill(os.getpid(), signal.SIGKILL)
     return descend(*args)
-descend, train.descend = train.descend, die
+descend, loop.descend = loop.descend, die
 """
 
 
@@ -279,8 +285,8 @@ def test_who_loses_another_says_so_and_stops(processes, config, tmp_path, lost):
     assert codes[lost] == -signal.SIGKILL
     assert codes[1 - lost] == 1
     assert said[1 - lost].splitlines()[-1] == (
-        "train.py: another process of this run has ended or does not answer, so this one stops "
-        "too; continue with --resume, with any number of processes"
+        "canonlift train: error: another process of this run has ended or does not answer, so "
+        "this one stops too; continue with --resume, with any number of processes"
     )
     assert "Traceback" not in said[1 - lost]
 
@@ -295,12 +301,13 @@ def stop(*args):
     if os.environ["RANK"] == "1" and args[0].progress.total_step == 9:
         os.kill(os.getpid(), signal.SIGTERM)
     return descend(*args)
-descend, train.descend = train.descend, stop
+descend, loop.descend = loop.descend, stop
 """
     codes, said = processes.run(2, config, "--out", tmp_path / "run", first=first)
     assert codes == [130, 0]
     assert (
-        said[0].splitlines()[-1] == "train.py: SIGTERM: saved at step 10; continue with --resume"
+        said[0].splitlines()[-1]
+        == "canonlift train: SIGTERM: saved at step 10; continue with --resume"
     )
     assert said[1] == ""
     assert checkpoint.load(tmp_path / "run")["progress"]["total_step"] == 10
@@ -324,7 +331,7 @@ def test_a_loss_that_is_not_finite_stops_all_and_is_explained_once(processes, co
     )  # fmt: skip
     assert codes == [1, 7], said
     assert re.fullmatch(
-        r"train.py: the loss is not finite at step \d+: \w+ in \S*absurd.npz\. The last.*",
+        r"canonlift train: error: the loss is not finite at step \d+: \w+ in \S*absurd.npz\. .*",
         said[0].splitlines()[-1],
     )
     assert said[1] == ""
@@ -335,11 +342,11 @@ def test_a_batch_too_small_for_the_processes_is_refused(processes, config, tmp_p
         3, config, "batch_size=2", "--out", tmp_path / "run",
         first="parallel.time.sleep = lambda _: None",
     )  # fmt: skip
-    assert codes == [1, 1, 1]
+    assert codes == [2, 2, 2]
     for words in said:
         assert words.splitlines()[-1] == (
-            "train.py: a batch of 2 cannot be split over 3 processes; start fewer, or raise "
-            "batch_size"
+            "canonlift train: error: a batch of 2 cannot be split over 3 processes; start fewer, "
+            "or raise batch_size"
         )
 
 
@@ -347,8 +354,8 @@ def test_a_folder_in_use_is_refused_once(processes, config, alone):
     codes, said = processes.run(
         2, config, "--out", alone, first="parallel.time.sleep = lambda _: None"
     )
-    assert codes == [1, 1]
-    assert re.match("train.py: .* already holds a run", said[0])
+    assert codes == [2, 1]  # the other only misses the first
+    assert re.match("canonlift train: error: .* already holds a run", said[0])
     assert "already holds" not in said[1]
 
 
@@ -356,14 +363,14 @@ def test_weights_that_no_term_reaches_stay_as_they_are(processes, config, tmp_pa
     """CanonPose's term alone says nothing of poses; weight decay must not touch them either."""
     only = [
         "schedule=[{name: a, steps: 4, weight_decay: 0.9, weights: {camera_consistency: 1.0}}]",
-        "variant=baseline", "data.target=none",
+        "data.target=none",
     ]  # fmt: skip
     codes, said = processes.run(2, config, *only, "--out", tmp_path / "run")
     assert codes == [0, 0], said
     torch.manual_seed(0)
-    untrained = checkpoint.new_lifter(configs.load(config, only)).state_dict()
+    untrained = checkpoint.new_network(configs.load(config, only)).state_dict()
     trained = checkpoint.load(tmp_path / "run")["lifter"]
-    turned = checkpoint.load(tmp_path / "run")["mirror"]["turned_round"]
+    turned = checkpoint.load(tmp_path / "run")["notes"]["mirror"]["turned_round"]
     for name, value in untrained.items():
         if name.startswith("rotation"):
             assert not torch.equal(trained[name], value)
