@@ -103,7 +103,7 @@ def prove(n_joints: int, n_views: int, seed: int = 0) -> dict[str, Any]:
     for around in (True, False):
         maps = random_maps(n_joints // 2, n_views, seed=10 * seed + n_views, around=around)
         for index in torch.arange(len(maps.joint)).split(1000):
-            one = maps[index]
+            one = maps.pick(index)
             peak = exact_peaks(one, config)
             one = Maps(*(part.double() for part in tuple(one)))
             height = one.at(peak.double()[:, None], config)[:, 0]

@@ -276,12 +276,17 @@ def summarise(views: Views) -> Summary:
 
 def add_up(parts: Sequence[Summary]) -> Summary:
     """What is known of all together."""
-    column = Summary(*zip(*parts, strict=True))
     return Summary(
-        sum(column.frames), max(column.views), max(column.joints), sum(column.bodies),
-        sum(column.observed), min(column.low), max(column.high), sum(column.trusted),
-        sum(column.fixed),
-    )  # fmt: skip
+        frames=sum(part.frames for part in parts),
+        views=max(part.views for part in parts),
+        joints=max(part.joints for part in parts),
+        bodies=sum(part.bodies for part in parts),
+        observed=sum(part.observed for part in parts),
+        low=min(part.low for part in parts),
+        high=max(part.high for part in parts),
+        trusted=sum(part.trusted for part in parts),
+        fixed=sum(part.fixed for part in parts),
+    )
 
 
 def _join(parts: Sequence[Views]) -> Views:

@@ -90,9 +90,13 @@ class FramesOnDisk:
         """The same, added up once."""
         return add_up([shard.summary for shard in self.shards])
 
-    @cached_property
+    @property
     def bounds(self) -> Int[Tensor, " R_1"]:
         """First frame of each shard, and the end."""
+        return self._bounds
+
+    @cached_property
+    def _bounds(self) -> Int[Tensor, " R_1"]:
         return torch.tensor([0, *(shard.summary.frames for shard in self.shards)]).cumsum(0)
 
     @cached_property
@@ -107,7 +111,7 @@ class FramesOnDisk:
         values = _read_rows(self.shards[0].path, np.arange(1)).shape[-1]
         return self.total.views, self.total.joints, values
 
-    @cached_property
+    @property
     def capacity(self) -> int:
         """Frames that can be in memory together."""
         return max(1, CAPACITY_BYTES // (4 * math.prod(self.row)))
@@ -203,7 +207,10 @@ def _read_rows(path: Path, wanted: Int[np.ndarray, " N"]) -> Float[np.ndarray, "
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         for start, end in itertools.pairwise(runs.tolist()):
             part = found[start:end]
-            if os.preadv(file.fileno(), [part], begin + int(wanted[start]) * row) != part.nbytes:
+            if (
+                os.preadv(file.fileno(), [part.data], begin + int(wanted[start]) * row)
+                != part.nbytes
+            ):
                 raise ValueError(f"{path}: is cut short; delete it, and it is made again")
     return found
 

@@ -108,7 +108,7 @@ def other_views(views: Views, aligned: Alignment) -> Float[Tensor, ""]:
     keypoints = views.keypoints[:, :, aligned.frames].flatten(3, 4)
     confidence = views.confidence[:, :, aligned.frames].flatten(3, 4)
     exists = (aligned.weight > 0).any(-1, keepdim=True)
-    total, count = 0.0, 0.0
+    total = count = aligned.weight.new_zeros(())
     for side, onto in zip(_sides(aligned), aligned.pairs.flip(0), strict=True):
         weight = confidence[:, onto] * exists
         gap = side.moved[..., :2] - keypoints[:, onto]

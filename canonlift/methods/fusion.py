@@ -67,8 +67,9 @@ class Maps(NamedTuple):
     offset: Float[Tensor, "K N"]
     line_height: Float[Tensor, "K N"]
 
-    def __getitem__(self, index: Tensor | slice) -> "Maps":
-        return Maps(*(part[index] for part in tuple(self)))
+    def pick(self, index: Tensor | slice) -> "Maps":
+        """The maps of some of the joints."""
+        return Maps(*(part[index] for part in self))
 
     def at(self, points: Float[Tensor, "K P 2"], config: FusionConfig) -> Float[Tensor, "K P"]:
         """Value of Eq. 2's sum at P points of each map."""
@@ -215,7 +216,7 @@ def grid_peaks(maps: Maps, config: FusionConfig) -> Float[Tensor, "K 2"]:
     cell = 2 * config.extent / config.resolution
     with torch.no_grad():
         blocks = torch.arange(len(maps.joint), device=maps.joint.device).split(GRID_BLOCK)
-        best = torch.cat([_best_cell(maps[block], config) for block in blocks])
+        best = torch.cat([_best_cell(maps.pick(block), config) for block in blocks])
     steps = torch.tensor([-1.0, 0.0, 1.0], dtype=best.dtype, device=best.device) * cell
     window = torch.cartesian_prod(steps, steps)  # x varies slowest
     value = maps.at(best[:, None] + window, config).unflatten(-1, (3, 3))

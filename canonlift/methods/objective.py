@@ -38,7 +38,10 @@ class Objective(nn.Module):
         """The total, and each term without its weight and each measure."""
         result = Pass(views, self.network, self.method)
         terms = {name: TERMS[name].compute(result) for name in self.weights}
-        total = sum(self.weights[name] * value for name, value in terms.items())
+        parts = [self.weights[name] * value for name, value in terms.items()]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
         for name in self.measures:
             if MEASURES[name].part in vars(result):
                 terms[name] = MEASURES[name].compute(result)

@@ -16,11 +16,16 @@ class DualBlock(nn.Module):
     def __init__(self, config: ModelConfig, time_first: bool) -> None:
         super().__init__()
         self.time_first = time_first
-        for axis in ("s", "t"):  # the names of MotionBERT's weights
-            setattr(self, f"norm1_{axis}", nn.LayerNorm(config.width, eps=LAYER_NORM_EPS))
-            setattr(self, f"norm2_{axis}", nn.LayerNorm(config.width, eps=LAYER_NORM_EPS))
-            setattr(self, f"attn_{axis}", Attention(config.width, config.heads))
-            setattr(self, f"mlp_{axis}", Mlp(config.width, ratio=4))
+        width, heads = config.width, config.heads
+        # s: over joints (space), t: over time, the names of MotionBERT's weights
+        self.norm1_s = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.norm2_s = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attn_s = Attention(width, heads)
+        self.mlp_s = Mlp(width, ratio=4)
+        self.norm1_t = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.norm2_t = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attn_t = Attention(width, heads)
+        self.mlp_t = Mlp(width, ratio=4)
 
     def forward(
         self, x: Float[Tensor, "N T J width"], mask: Bool[Tensor, "N 1 1 1 T"]
@@ -67,8 +72,9 @@ class DSTformer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        for mix in self.ts_attn:  # both streams alike
-            nn.init.zeros_(mix.weight)
+        for name, parameter in self.ts_attn.named_parameters():
+            if name.endswith("weight"):  # both streams alike
+                nn.init.zeros_(parameter)
 
     def forward(
         self, given: Float[Tensor, "N T J 3"], seen: Bool[Tensor, "N T"]

@@ -110,7 +110,8 @@ class _OneDnnLinear(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (gradient,) = grad_outputs
         x, weight = ctx.saved_tensors
         to_x = multiply(gradient, weight.t()) if ctx.needs_input_grad[0] else None
         return to_x, multiply(gradient.t(), x.t()), gradient.sum(0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -57,7 +57,7 @@ class CanonicalLifter(nn.Module):
             Residual(width), Residual(width), Linear(width, len(self.head.start))
         )
         with torch.no_grad():
-            self.rotation[-1].bias.copy_(torch.tensor(self.head.start))
+            cast(Linear, self.rotation[-1]).bias.copy_(torch.tensor(self.head.start))
 
     def forward(self, views: Views) -> Lifted:
         """Lift each frame of each view; those with nothing observed get some finite answer."""
@@ -92,11 +92,12 @@ class CanonicalLifter(nn.Module):
 
         Every output of the last layers changes sign or does not, so the change is exact.
         """
-        device = self.pose[-1].weight.device
+        pose, rotation = cast(Linear, self.pose[-1]), cast(Linear, self.rotation[-1])
+        device = pose.weight.device
         depth = torch.tensor([1.0, 1.0, -1.0], device=device)
         for layer, sign in (
-            (self.pose[-1], depth.repeat(self.pose[-1].out_features // 3)),
-            (self.rotation[-1], torch.tensor(self.head.mirror, device=device)),
+            (pose, depth.repeat(pose.out_features // 3)),
+            (rotation, torch.tensor(self.head.mirror, device=device)),
         ):
             layer.weight.mul_(sign[:, None])
             layer.bias.mul_(sign)

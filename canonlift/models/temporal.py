@@ -3,6 +3,8 @@
 All read x, y and confidence of every joint, and lift each view by itself.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ class CameraLifter(nn.Module):
     @torch.no_grad()
     def mirror(self) -> None:
         """Become the exact mirror image in depth: the rows of the last layer that make z."""
-        layer = self.backbone.head
+        layer = cast(Linear, self.backbone.head)
         layer.weight[2::3].neg_()
         layer.bias[2::3].neg_()
 

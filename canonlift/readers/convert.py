@@ -59,12 +59,12 @@ def convert(
         FileNotFoundError: if there are no such files.
         ValueError: naming file, frame or option, and the remedy.
     """
-    sizes = () if image_size is None else image_size
+    sizes = np.reshape([] if image_size is None else image_size, (-1, 2)).astype(int)
     options = Options(
         fps=() if fps is None else tuple(np.atleast_1d(fps).astype(float).tolist()),
         rig=rig,
         layout=None if layout is None else str(layout),
-        image_size=(sizes,) if sizes and isinstance(sizes[0], int) else tuple(sizes),
+        image_size=tuple((width, height) for width, height in sizes.tolist()),
         confidence=confidence,
         person=(person,) if isinstance(person, str) else tuple(person),
         resample=resample,

@@ -1,5 +1,6 @@
 """Notices poses that shrink, go flat or deep, or stop moving while a network is trained."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,9 +24,9 @@ def watch_poses(run: Run, row: Mapping[str, Any]) -> None:
     Raises:
         Collapsed: with advice, where poses have shrunk to points.
     """
-    if row.get("spread") is None:
+    if "spread" not in row:
         return
-    spread, depth, movement = (row.get(name) for name in ("spread", "depth", "movement"))
+    spread, depth, movement = row["spread"], row["depth"], row.get("movement", math.inf)
     weights = run.phase.terms
     consistent = any("consistency" in name for name in weights)
     counts: dict[str, int] = run.notes.setdefault("monitor", {})
@@ -33,7 +34,7 @@ def watch_poses(run: Run, row: Mapping[str, Any]) -> None:
         "small": spread < SMALL,
         "flat": depth < FLAT,
         "deep": depth > DEEP,
-        "still": consistent and movement is not None and movement < STILL,
+        "still": consistent and movement < STILL,
     }.items():
         counts[name] = counts.get(name, 0) + 1 if wrong else 0
     step = f"step {run.progress.total_step}"

@@ -63,6 +63,16 @@ class Progress:
         self.loss_sum, self.best = 0.0, float("inf")
 
 
+class HaltingAdam(torch.optim.Adam):
+    """An Adam that skips its steps, on the device, while its `found_inf` is 1.
+
+    The attribute is how torch's GradScaler halts a fused optimiser. Here it is set when the loss
+    is not finite, which the program reads some steps later; until then the weights must stay.
+    """
+
+    found_inf: Tensor
+
+
 @dataclass
 class Run:
     """A network in training."""
@@ -71,7 +81,7 @@ class Run:
     config: configs.Config
     progress: Progress
     network: Network
-    optimiser: torch.optim.Optimizer
+    optimiser: HaltingAdam
     best: dict[str, Tensor]  # weights at the end of the phase's best interval
     notes: dict[str, Any]  # what hooks keep over a restart, each under its own name
 
@@ -232,13 +242,8 @@ def _shape(config: configs.Config) -> dict[str, Any]:
     return {"skeleton": config.skeleton, "windows.length": config.windows.length, **model}
 
 
-def _optimiser(network: Network, phase: configs.PhaseConfig) -> torch.optim.Optimizer:
-    """An Adam that skips its steps, on the device, while its `found_inf` is 1.
-
-    The attribute is how torch's GradScaler halts a fused optimiser. Here it is set when the loss
-    is not finite, which the program reads some steps later; until then the weights must stay.
-    """
-    optimiser = torch.optim.Adam(
+def _optimiser(network: Network, phase: configs.PhaseConfig) -> HaltingAdam:
+    optimiser = HaltingAdam(
         network.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
     )
     optimiser.found_inf = torch.zeros((), device=next(network.parameters()).device)

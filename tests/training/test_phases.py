@@ -22,7 +22,7 @@ def test_a_mirrored_lifter_is_turned_round_exactly(trained, tiny, takes, capsys)
     data = sessions.read(config, sorted(takes.glob("train_*.npz")))
     capsys.readouterr()
     lifter = load(trained, "cpu").network
-    optimiser = torch.optim.Adam(lifter.parameters())
+    optimiser = runs.HaltingAdam(lifter.parameters())
     run = runs.Run(Path(), config, runs.Progress(), lifter, optimiser, {}, {})
     if mirror.vote(lifter, data, config.joints).turn_round:
         lifter.mirror()
