@@ -93,7 +93,7 @@ def random_maps(n_maps: int, n_views: int, seed: int, *, around: bool) -> Maps:
     views, lifted = frames(n_frames, n_views, seed, around=around)
     config = FusionConfig(threshold=1.01, never=())
     where = to_repair(views, lifted, config, JOINTS)
-    return joint_maps(views, lifted, where, config, others(where, n_views))[:n_maps]
+    return joint_maps(views, lifted, where, config, others(where, n_views)).pick(slice(n_maps))
 
 
 def prove(n_joints: int, n_views: int, seed: int = 0) -> dict[str, Any]:
