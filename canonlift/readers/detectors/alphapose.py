@@ -5,9 +5,9 @@ from typing import Any
 
 from canonlift.readers.detectors.openpose import people_in
 from canonlift.readers.detectors.parsing import (
+    CameraDetections,
     Cameras,
     Document,
-    Footage,
     InputError,
     Person,
     by_file,
@@ -43,11 +43,11 @@ def read(docs: Iterable[Document]) -> Cameras:
     if len(docs) > 1:  # the folder `sep-json`
         for number, doc in by_file(docs):
             frames[number] = _people(doc.content, doc.path)
-        return {"": Footage(frames)}
+        return {"": CameraDetections(frames)}
     (path, content), *_ = docs
     if isinstance(content, dict):
         if "bodies" in content or "people" in content:
-            return {"": Footage({number_of(path.stem, path): _people(content, path)})}
+            return {"": CameraDetections({number_of(path.stem, path): _people(content, path)})}
         images: dict[int, str] = {}
         for image, people in content.items():
             number = number_of(image, path)
@@ -55,8 +55,8 @@ def read(docs: Iterable[Document]) -> Cameras:
                 raise _twice(path, number, images[number], image)
             images[number] = image
             frames[number] = _people(people, f"{path}, image {image}")
-        return {"": Footage(frames)}
-    return {"": Footage(by_image(content, path, REMEDY))}
+        return {"": CameraDetections(frames)}
+    return {"": CameraDetections(by_image(content, path, REMEDY))}
 
 
 def by_image(content: Any, path: object, remedy: str) -> dict[int, list[Person]]:

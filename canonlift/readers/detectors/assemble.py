@@ -1,8 +1,8 @@
-"""From what a detector wrote, camera by camera, to one person's recording.
+"""From the files of a detector, camera by camera, to one person's recording.
 
-Everything that formats share is here and in the modules beside it, once: which files are a
-camera's (`formats`), what the joints are called and what a score is worth (`crowd`), which person
-is kept (`who`), and which frames belong together (`when`).
+What all formats share stands here and in the modules beside it, once: which files belong to a
+camera (`formats`), the names of the joints (`joint_names`), what a score means (`scores`), which
+person is kept (`person_choice`), and which frames belong together (`frame_matching`).
 """
 
 import os
@@ -22,7 +22,7 @@ from canonlift.readers.detectors import (
     person_choice,
     persons,
 )
-from canonlift.readers.detectors.parsing import Footage, InputError, documents
+from canonlift.readers.detectors.parsing import CameraDetections, InputError, documents
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Options:
 def read(
     cameras: Sequence[str | Path], form: str = "auto", options: Options | None = None
 ) -> tuple[Recording, list[str]]:
-    """Read one person's take on the detector's own joints, and report what was decided.
+    """Read one person's recording on the detector's own joints, and report what was decided.
 
     Args:
         cameras: one file, folder or glob each; a file that holds several cameras is all of them.
@@ -56,52 +56,34 @@ def read(
     options = options or Options()
     if any(not 0 < fps < np.inf for fps in options.fps):
         raise ValueError(f"fps must be positive, got {', '.join(map(str, options.fps))}")
-    report = []
-    sources = {name: formats.find(str(camera)) for name, camera in _named(cameras).items()}
-    footage: dict[str, Footage] = {}
-    forms = []
-    for name, paths in sources.items():
-        here, paths, saw = formats.tell(form, paths)
-        forms.append(here)
-        if here != forms[0]:
-            what = f"looks like {here}, the camera before like {forms[0]}"
-            raise InputError(paths[0], what, "convert them with one detector")
-        if form == "auto" and len(forms) == 1:
-            report.append(f"auto: {saw}")
-        found = formats.READERS[here].read(documents(paths))
-        for inner, part in found.items():
-            key = (
-                inner if len(sources) == 1 and len(found) > 1 else f"{name}{inner and '/'}{inner}"
-            )
-            times = {} if options.fps and part.numbered else part.times
-            footage[key] = replace(part, path=str(cameras[len(forms) - 1]), times=times)
-    notes = {part.note: name for name, part in footage.items() if part.note}
-    report += [f"{name}: {note}" for note, name in notes.items()]
-    reader = formats.READERS[forms[0]]
-    where = ", ".join(dict.fromkeys(part.path for part in footage.values()))
-    seen = {name: persons.observed(part) for name, part in footage.items()}
+    detections, form, report = _read_cameras(cameras, form, with_times=not options.fps)
+    reader = formats.READERS[form]
+    where = ", ".join(dict.fromkeys(part.path for part in detections.values()))
+    seen = {name: persons.observed(part) for name, part in detections.items()}
     if not any(len(person) for frames in seen.values() for person in frames.values()):
         raise InputError(where, "no person in any file", "run the detector on the right videos")
 
-    names, matrix, said = joint_names.told(footage, seen, reader.layouts, options.layout, where)
+    names, matrix, said = joint_names.resolve(
+        detections, seen, reader.layouts, options.layout, where
+    )
     report += said
-    sizes, units = persons.sizes(footage, seen, options.image_size, forms[0] == "openpose")
+    sizes, units = persons.sizes(detections, seen, options.image_size, form == "openpose")
     confident, rule = persons.confident(seen, units, reader.scores, options.confidence, where)
     report.append(rule)
     confident = {name: persons.mixed(frames, matrix) for name, frames in confident.items()}
-    rates, said = frame_matching.rates_of(footage, options.fps)
+    rates, said = frame_matching.rates_of(detections, options.fps)
     report += said
 
     taken = {}
-    for view, name in enumerate(footage):
+    for view, name in enumerate(detections):
         people = confident[name]
         chosen, said = person_choice.choose(
-            people, footage[name], rates[view], name, options.person
+            people, detections[name], rates[view], name, options.person
         )
         taken[name] = {n: people[n].points[i] for n, i in chosen.items()}
         report += [f"{name}: {line}" for line in said]
     grid, fps, processing, said = frame_matching.match(
-        taken, footage, rates, len(names), options.resample, where
+        taken, detections, rates, len(names), options.resample, where
     )
     report += said
     confidence = grid[..., 2]
@@ -111,13 +93,42 @@ def read(
         keypoints=np.where(observed[..., None], grid[..., :2], np.nan).astype(np.float32),
         confidence=np.where(observed, confidence, 0).astype(np.float32),
         joints=names,
-        views=tuple(footage),
+        views=tuple(detections),
         fps=fps,
         rig=options.rig,
         image_size=image_size,
         processing=processing,
     )
     return recording, [*report, makes(names)]
+
+
+def _read_cameras(
+    cameras: Sequence[str | Path], form: str, *, with_times: bool
+) -> tuple[dict[str, CameraDetections], str, list[str]]:
+    """Read every camera's files: detections by camera, the format's name, lines of the report.
+
+    Without `with_times`, times of frames that are numbered are left out: a frame rate was given.
+    """
+    sources = {name: formats.find(str(camera)) for name, camera in _named(cameras).items()}
+    detections: dict[str, CameraDetections] = {}
+    report = []
+    first = ""
+    for given, (name, paths) in zip(cameras, sources.items(), strict=True):
+        recognised, paths, evidence = formats.recognise(form, paths)
+        if first and recognised != first:
+            what = f"looks like {recognised}, the camera before like {first}"
+            raise InputError(paths[0], what, "convert them with one detector")
+        if form == "auto" and not first:
+            report.append(f"auto: {evidence}")
+        first = recognised
+        found = formats.READERS[recognised].read(documents(paths))
+        for inner, camera in found.items():
+            alone = len(sources) == 1 and len(found) > 1
+            key = inner if alone else f"{name}{inner and '/'}{inner}"
+            times = camera.times if with_times or not camera.numbered else {}
+            detections[key] = replace(camera, path=str(given), times=times)
+    notes = {camera.note: name for name, camera in detections.items() if camera.note}
+    return detections, first, report + [f"{name}: {note}" for note, name in notes.items()]
 
 
 def makes(joints: Sequence[str]) -> str:

@@ -7,9 +7,9 @@ import numpy as np
 
 from canonlift.readers.detectors.layouts import LIMBS12
 from canonlift.readers.detectors.parsing import (
+    CameraDetections,
     Cameras,
     Document,
-    Footage,
     InputError,
     Person,
     keypoints,
@@ -40,7 +40,7 @@ def read(docs: Iterable[Document]) -> Cameras:
         points = np.array(words, dtype=float).reshape(-1, 2)
         points[(points == -1).all(-1)] = np.nan
         frames[number] = [Person(keypoints(points, where))]
-    return {"": Footage(frames, LIMBS12)}
+    return {"": CameraDetections(frames, LIMBS12)}
 
 
 def _is_number(word: str) -> bool:

@@ -5,9 +5,9 @@ from typing import Any
 
 from canonlift.readers.detectors.alphapose import by_image
 from canonlift.readers.detectors.parsing import (
+    CameraDetections,
     Cameras,
     Document,
-    Footage,
     InputError,
     Person,
     entries,
@@ -35,7 +35,7 @@ def read(docs: Iterable[Document]) -> Cameras:
     if more:
         raise InputError(path, "one of several files", "give one file per camera")
     if not isinstance(content, dict):
-        return {"": Footage(by_image(content, path, REMEDY))}
+        return {"": CameraDetections(by_image(content, path, REMEDY))}
     images = _images(content, path)
     frames: dict[int, list[Person]] = {number: [] for number in images.values()}
     annotations = field_of(content, ["annotations"], path, REMEDY)
@@ -52,7 +52,9 @@ def read(docs: Iterable[Document]) -> Cameras:
             one_number(entry.get("score"), where),
         )
         frames[images[image]].append(person)
-    return {"": Footage(frames, _names(content, path), image_size=_size(content["images"]))}
+    return {
+        "": CameraDetections(frames, _names(content, path), image_size=_size(content["images"]))
+    }
 
 
 def _images(content: Mapping[str, Any], path: object) -> dict[int | str, int]:

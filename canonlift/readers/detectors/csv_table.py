@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from canonlift.readers.detectors.parsing import (
+    CameraDetections,
     Cameras,
     Document,
-    Footage,
     InputError,
     Person,
     keypoints,
@@ -109,7 +109,7 @@ def read(docs: Iterable[Document], count: int | None = None) -> Cameras:
             times.setdefault(row.camera, {})[row.frame] = row.time
     numbered = places["frame"] is not None or places["time"] is None
     return {
-        name: Footage(frames, joints, times.get(name, {}), numbered, note=note)
+        name: CameraDetections(frames, joints, times.get(name, {}), numbered, note=note)
         for name, frames in sorted(cameras.items(), key=lambda item: _natural(item[0]))
     }
 

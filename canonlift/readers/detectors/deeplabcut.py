@@ -15,9 +15,9 @@ import numpy as np
 from canonlift.readers.datasets.unpickle import loads
 from canonlift.readers.detectors.parsing import (
     MAX_BYTES,
+    CameraDetections,
     Cameras,
     Document,
-    Footage,
     InputError,
     Person,
     keypoints,
@@ -64,7 +64,7 @@ def read(docs: Iterable[Document]) -> Cameras:
             Person(keypoints(points, where), track)
             for points, track in zip(row[columns], tracks, strict=True)
         ]
-    return {"": Footage(frames, joints)}
+    return {"": CameraDetections(frames, joints)}
 
 
 def _people(labels: Sequence[tuple[str, ...]], path: Path) -> dict[str, dict[str, dict[str, int]]]:

@@ -14,9 +14,9 @@ import numpy as np
 from canonlift.body.skeleton import COCO17, H36M17
 from canonlift.readers.datasets.unpickle import load_npz
 from canonlift.readers.detectors.parsing import (
+    CameraDetections,
     Cameras,
     Document,
-    Footage,
     InputError,
     Person,
     keypoints,
@@ -64,7 +64,7 @@ def _check_packed(path: Path) -> None:
         raise ValueError(f"unpacks to {unpacked / 2**20:.0f} MiB, as no detections do")
 
 
-def _video(content: Any, metadata: dict, path: Path) -> Footage:
+def _video(content: Any, metadata: dict, path: Path) -> CameraDetections:
     frames: dict[int, list[Person]] = {}
     if not isinstance(content, np.ndarray | list) or getattr(content, "ndim", 1) == 0:
         raise InputError(path, "its keypoints are no list of frames", REMEDY)
@@ -86,7 +86,7 @@ def _video(content: Any, metadata: dict, path: Path) -> Footage:
         frames[number] = [Person(keypoints(person[[0, 1, 3]].T, where)) for person in people]
     size = metadata.get("w"), metadata.get("h")
     whole = all(isinstance(s, int | np.integer) and 0 < s < 1 << 20 for s in size)
-    return Footage(frames, image_size=tuple(map(int, size)) if whole else None)
+    return CameraDetections(frames, image_size=tuple(map(int, size)) if whole else None)
 
 
 def _data_set(content: Any, metadata: dict, path: Path) -> Cameras:
@@ -106,7 +106,7 @@ def _data_set(content: Any, metadata: dict, path: Path) -> Cameras:
     if not isinstance(cameras, list | tuple) or not cameras:
         raise InputError(f"{path}, {take}", "no list of cameras", REMEDY)
     name = metadata.get("layout_name")
-    footage = {}
+    detections = {}
     for view, points in enumerate(cameras):
         where = f"{path}, {take}, camera {view}"
         good = isinstance(points, np.ndarray) and points.ndim == 3 and points.dtype.kind == "f"
@@ -122,5 +122,7 @@ def _data_set(content: Any, metadata: dict, path: Path) -> Cameras:
         joints = None
         if isinstance(name, str) and name in LAYOUT_NAMES and points.shape[1] == 17:
             joints = LAYOUT_NAMES[name]
-        footage["" if len(cameras) == 1 else f"camera{view}"] = Footage(frames, joints, note=note)
-    return footage
+        detections["" if len(cameras) == 1 else f"camera{view}"] = CameraDetections(
+            frames, joints, note=note
+        )
+    return detections

@@ -145,7 +145,7 @@ def find(camera: str) -> list[Path]:
     raise FileNotFoundError(f"{camera}: no such file or folder; check the path")
 
 
-def tell(form: str, paths: Sequence[Path]) -> tuple[str, list[Path], str]:
+def recognise(form: str, paths: Sequence[Path]) -> tuple[str, list[Path], str]:
     """The format, the files that can be of it, and what was seen of it.
 
     Raises:

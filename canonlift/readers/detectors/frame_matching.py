@@ -5,22 +5,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from canonlift.readers.detectors.parsing import Footage, InputError
+from canonlift.readers.detectors.parsing import CameraDetections, InputError
 
 SAME_RATE = 0.01  # frame rates nearer than this are one
 LARGEST = 1 << 28  # numbers in a recording; an hour of eight views is a tenth of it
 
 
 def rates_of(
-    footage: Mapping[str, Footage], given: Sequence[float]
+    detections: Mapping[str, CameraDetections], given: Sequence[float]
 ) -> tuple[list[float], list[str]]:
     """Frames per second of each camera."""
-    if len(given) not in (0, 1, len(footage)):
-        raise ValueError(f"{len(given)} frame rates for {len(footage)} cameras; give one for each")
+    if len(given) not in (0, 1, len(detections)):
+        raise ValueError(
+            f"{len(given)} frame rates for {len(detections)} cameras; give one for each"
+        )
     if given:
-        return [given[0]] * len(footage) if len(given) == 1 else list(given), []
+        return [given[0]] * len(detections) if len(given) == 1 else list(given), []
     rates = []
-    for part in footage.values():
+    for part in detections.values():
         part.instants(1.0)
         stamps = np.array(sorted(part.times.items())).reshape(-1, 2)
         step = np.diff(stamps, axis=0)
@@ -37,7 +39,7 @@ def rates_of(
 
 def match(
     taken: Mapping[str, dict[int, np.ndarray]],
-    footage: Mapping[str, Footage],
+    detections: Mapping[str, CameraDetections],
     rates: Sequence[float],
     n_joints: int,
     between: bool,
@@ -49,18 +51,18 @@ def match(
         A camera in each column, frames per second, what was done to keypoints, and an account.
     """
     alike = max(rates) <= min(rates) * (1 + SAME_RATE)
-    if alike and all(part.numbered for part in footage.values()):
-        span = _span(footage, {n: sorted(p.frames) for n, p in footage.items()})
+    if alike and all(part.numbered for part in detections.values()):
+        span = _span(detections, {n: sorted(p.frames) for n, p in detections.items()})
         _check_total(len(span), len(taken), n_joints, where)
         grid = np.zeros((len(span), len(taken), n_joints, 3))
         for view, frames in enumerate(taken.values()):
             for number, person in frames.items():
                 grid[number - span[0], view] = person
-        return grid, float(np.mean(rates)), "", _gaps(footage, len(span))
+        return grid, float(np.mean(rates)), "", _gaps(detections, len(span))
     fps = min(rates)
     instants = {
         name: np.array(list(part.instants(rate).values()))
-        for (name, part), rate in zip(footage.items(), rates, strict=True)
+        for (name, part), rate in zip(detections.items(), rates, strict=True)
     }
     begin = min(times[0] for times in instants.values())
     end = max(times[-1] for times in instants.values())
@@ -69,7 +71,7 @@ def match(
         if others and not any(times[0] <= o[-1] and o[0] <= times[-1] for o in others):
             what = f"seen from {times[0]:.2f} to {times[-1]:.2f} s, when no other camera is"
             raise InputError(
-                footage[name].path, what, "correct the times, or leave them out and use --sync"
+                detections[name].path, what, "correct the times, or leave them out and use --sync"
             )
     n_frames = int(np.floor((end - begin) * fps + 1e-6)) + 1
     if n_frames > 100 * max(map(len, instants.values())):
@@ -79,7 +81,7 @@ def match(
     wanted = begin + np.arange(n_frames) / fps
     grid = np.stack(
         [
-            _resample(taken[name], footage[name], rate, wanted, n_joints, fps, between)
+            _resample(taken[name], detections[name], rate, wanted, n_joints, fps, between)
             for name, rate in zip(taken, rates, strict=True)
         ],
         axis=1,
@@ -94,7 +96,7 @@ def match(
 
 def _resample(
     frames: Mapping[int, np.ndarray],
-    footage: Footage,
+    detections: CameraDetections,
     rate: float,
     wanted: np.ndarray,
     n_joints: int,
@@ -106,7 +108,7 @@ def _resample(
     numbers = sorted(frames)
     if not numbers:
         return result
-    instants = footage.instants(rate)
+    instants = detections.instants(rate)
     times = np.array([instants[n] for n in numbers])
     values = np.stack([frames[n] for n in numbers])
     after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
@@ -132,13 +134,15 @@ def _resample(
     return result
 
 
-def _span(footage: Mapping[str, Footage], cameras: Mapping[str, Sequence[int]]) -> range:
+def _span(
+    detections: Mapping[str, CameraDetections], cameras: Mapping[str, Sequence[int]]
+) -> range:
     """All frames that any camera has, from the first to the last."""
     for name, frames in cameras.items():
         others = {n for other, them in cameras.items() if other != name for n in them}
         if others and not others & set(frames):
             raise InputError(
-                footage[name].path,
+                detections[name].path,
                 f"frames {frames[0]} to {frames[-1]}, the others {min(others)} to "
                 f"{max(others)}: no frame in common",
                 "number the files by the instant they show",
@@ -147,7 +151,7 @@ def _span(footage: Mapping[str, Footage], cameras: Mapping[str, Sequence[int]]) 
     most = max(map(len, cameras.values()))
     if last - first + 1 > 100 * most:
         raise InputError(
-            ", ".join(dict.fromkeys(part.path for part in footage.values())),
+            ", ".join(dict.fromkeys(part.path for part in detections.values())),
             f"{last - first + 1} frames by their numbers, {first} to {last}, but a camera has at "
             f"most {most}",
             "time stamps must be replaced by frame numbers",
@@ -155,8 +159,8 @@ def _span(footage: Mapping[str, Footage], cameras: Mapping[str, Sequence[int]]) 
     return range(first, last + 1)
 
 
-def _gaps(footage: Mapping[str, Footage], n_frames: int) -> list[str]:
-    missing = {name: n_frames - len(part.frames) for name, part in footage.items()}
+def _gaps(detections: Mapping[str, CameraDetections], n_frames: int) -> list[str]:
+    missing = {name: n_frames - len(part.frames) for name, part in detections.items()}
     shown = ", ".join(f"{name} {count}" for name, count in missing.items() if count)
     return [f"frames of {n_frames} of which a camera has no record, unobserved: {shown}"] * (
         bool(shown)

@@ -8,13 +8,13 @@ from jaxtyping import Float
 
 from canonlift.readers import tracking
 from canonlift.readers.detectors import layouts
-from canonlift.readers.detectors.parsing import Footage, InputError
-from canonlift.readers.detectors.persons import Crowd
+from canonlift.readers.detectors.parsing import CameraDetections, InputError
+from canonlift.readers.detectors.persons import People
 
 
-def told(
-    footage: Mapping[str, Footage],
-    seen: Mapping[str, dict[int, Crowd]],
+def resolve(
+    detections: Mapping[str, CameraDetections],
+    seen: Mapping[str, dict[int, People]],
     possible: Sequence[str],
     layout: str | None,
     where: str,
@@ -30,10 +30,10 @@ def told(
         what = f"cameras of different body models, by number of joints: {found}"
         raise InputError(where, what, "use one detector for all cameras")
     n_joints = next(iter(counts.values()))
-    given = {part.joints for name, part in footage.items() if name in counts}
+    given = {part.joints for name, part in detections.items() if name in counts}
     if len({frozenset(joints) if joints else joints for joints in given}) > 1:
         raise InputError(where, "cameras with joints of different names", "use one detector")
-    joints = footage[next(iter(counts))].joints
+    joints = detections[next(iter(counts))].joints
     report: list[str] = []
     custom = None
     if layout is not None and layout not in layouts.LAYOUTS:
@@ -47,11 +47,11 @@ def told(
         if kept:
             report.append(f"joints kept under names unknown here: {', '.join(kept[:12])}")
     else:
-        name, evidence = _tell(seen, possible, n_joints, layout, where)
+        name, evidence = _recognise(seen, possible, n_joints, layout, where)
         joints = layouts.LAYOUTS[name].joints
         report.append(f"body model {name}: {evidence}")
     matrix = np.eye(len(joints), n_joints)
-    if len({footage[name].joints for name in counts}) > 1:
+    if len({detections[name].joints for name in counts}) > 1:
         raise InputError(where, "cameras with joints in different orders", "use one detector")
     if custom is not None:
         joints, more = layouts.mixing(joints, custom, layout)
@@ -79,8 +79,8 @@ def _renamed(
     return layouts.named([custom.rename.get(name, name) for name in joints], where)[0]
 
 
-def _tell(
-    seen: Mapping[str, dict[int, Crowd]],
+def _recognise(
+    seen: Mapping[str, dict[int, People]],
     possible: Sequence[str],
     n_joints: int,
     wanted: str | None,
@@ -109,7 +109,7 @@ def _tell(
     return _tell_25_from_25b(seen, where)
 
 
-def _tell_25_from_25b(seen: Mapping[str, dict[int, Crowd]], where: str) -> tuple[str, str]:
+def _tell_25_from_25b(seen: Mapping[str, dict[int, People]], where: str) -> tuple[str, str]:
     """Recognise the order of joints by what lies where; every camera must say the same.
 
     Joint 8 of BODY_25 is mid-hip, between the hips 9 and 12. In BODY_25B they are right elbow,

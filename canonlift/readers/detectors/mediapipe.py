@@ -14,9 +14,9 @@ import numpy as np
 from canonlift.readers.detectors import csv_table, layouts
 from canonlift.readers.detectors.layouts import BLAZEPOSE33
 from canonlift.readers.detectors.parsing import (
+    CameraDetections,
     Cameras,
     Document,
-    Footage,
     InputError,
     Person,
     by_file,
@@ -85,7 +85,7 @@ def read(docs: Iterable[Document]) -> Cameras:
         frames[number] = _people(frame, where)
         if np.isfinite(time):
             times[number] = time
-    return {"": Footage(frames, None, times, numbered, image_size=size)}
+    return {"": CameraDetections(frames, None, times, numbered, image_size=size)}
 
 
 def _frames(content: Any, path: object) -> Iterable[tuple[int, Any, str]]:

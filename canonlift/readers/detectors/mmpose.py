@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from canonlift.readers.detectors.parsing import (
+    CameraDetections,
     Cameras,
     Document,
-    Footage,
     InputError,
     Person,
     by_file,
@@ -56,7 +56,7 @@ def read(docs: Iterable[Document]) -> Cameras:
                 remedy = "give one file per camera, of one run"
                 raise InputError(path, f"frame {number} is there twice", remedy)
             frames[number] = _people(people, f"{path}, frame {number}")
-        return {"": Footage(frames, joints)}
+        return {"": CameraDetections(frames, joints)}
     for number, (path, content) in by_file(docs):
         named = _names(content, path)
         if frames and named != joints:
@@ -67,7 +67,7 @@ def read(docs: Iterable[Document]) -> Cameras:
         if isinstance(content, list) and len(content) == 1 and isinstance(content[0], list):
             content = content[0]  # a batch of one image
         frames[number] = _people(content, path)
-    return {"": Footage(frames, joints)}
+    return {"": CameraDetections(frames, joints)}
 
 
 def _is_video(content: Any) -> bool:

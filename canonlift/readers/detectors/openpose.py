@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from canonlift.readers.detectors.parsing import (
+    CameraDetections,
     Cameras,
     Document,
-    Footage,
     InputError,
     Person,
     by_file,
@@ -28,7 +28,7 @@ def recognise(content: Any) -> bool:
 
 def read(docs: Iterable[Document]) -> Cameras:
     """Read the files of one camera; frames are numbered by the names of the files."""
-    return {"": Footage({number: people_of(doc) for number, doc in by_file(docs)})}
+    return {"": CameraDetections({number: people_of(doc) for number, doc in by_file(docs)})}
 
 
 def people_of(doc: Document) -> list[Person]:

@@ -39,7 +39,7 @@ class Document(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Footage:
+class CameraDetections:
     """What one camera saw."""
 
     frames: dict[int, list[Person]]  # every frame of which the files speak, by its number
@@ -72,7 +72,7 @@ class Footage:
 
 
 # What a reader makes of the files of one argument: a camera, or several by name.
-Cameras = dict[str, Footage]
+Cameras = dict[str, CameraDetections]
 
 
 def documents(paths: Iterable[Path]) -> Iterator[Document]:

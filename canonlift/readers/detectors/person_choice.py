@@ -5,19 +5,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from canonlift.readers import tracking
-from canonlift.readers.detectors.parsing import Footage, InputError
-from canonlift.readers.detectors.persons import Crowd
+from canonlift.readers.detectors.parsing import CameraDetections, InputError
+from canonlift.readers.detectors.persons import People
 
 MAX_GAP_S = 2.0  # a person missing for longer comes back as somebody else
 
 
 def choose(
-    frames: Mapping[int, Crowd], footage: Footage, fps: float, name: str, wanted: Sequence[str]
+    frames: Mapping[int, People],
+    detections: CameraDetections,
+    fps: float,
+    name: str,
+    wanted: Sequence[str],
 ) -> tuple[dict[int, int], list[str]]:
     """The person that is kept, {frame: index}, and an account of it."""
     numbers = sorted(frames)
     people = [frames[n].points for n in numbers]
-    instants = footage.instants(fps)
+    instants = detections.instants(fps)
     moments = [round(instants[n] * fps) for n in numbers]
     geometric = _tracks(people, moments, fps)
     ids: dict[str, dict[int, int]] = {}
@@ -25,7 +29,7 @@ def choose(
         for person, track in enumerate(frames[number].tracks):
             if track is not None:
                 if place in ids.setdefault(track, {}):
-                    where = f"{footage.path}, frame {number}"
+                    where = f"{detections.path}, frame {number}"
                     what = f"two people with the track id {track}"
                     raise InputError(where, what, "track the people again")
                 ids[track][place] = person

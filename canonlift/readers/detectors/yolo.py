@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from canonlift.readers.detectors.parsing import (
+    CameraDetections,
     Cameras,
     Document,
-    Footage,
     InputError,
     Person,
     by_file,
@@ -41,13 +41,15 @@ def read(docs: Iterable[Document]) -> Cameras:
     """Read the files of one camera: one per frame, or one list of all frames."""
     docs = list(docs)
     if isinstance(docs[0].content, str):
-        return {"": Footage(_text_frames(docs), normalised=True)}
+        return {"": CameraDetections(_text_frames(docs), normalised=True)}
     if len(docs) == 1 and _is_video(docs[0].content):
         path, content = docs[0]
         lists = {n: (people, f"{path}, frame {n}") for n, people in enumerate(content)}
     else:
         lists = {number: (doc.content, doc.path) for number, doc in by_file(docs)}
-    return {"": Footage({n: _people(people, where) for n, (people, where) in lists.items()})}
+    return {
+        "": CameraDetections({n: _people(people, where) for n, (people, where) in lists.items()})
+    }
 
 
 def _is_box(line: str) -> bool:
