@@ -541,3 +541,14 @@ LAYOUT_FILES = {
     "csv long": Layout("csv", COCO17, table_long, options=TIMED),
     "bodypose3d": Layout("bodypose3d", LIMBS12, bodypose3d, without_scores, atol=1e-2),
 }
+
+
+def assert_read(recording, expected, atol=1e-4):
+    confidence = expected[..., 2]
+    np.testing.assert_allclose(recording.confidence, confidence, rtol=0, atol=1e-3)
+    seen = confidence > 0
+    assert not recording.confidence[~seen].any()
+    np.testing.assert_allclose(
+        recording.keypoints[seen], expected[..., :2][seen], rtol=0, atol=atol
+    )
+    assert np.isnan(recording.keypoints[~seen]).all()

@@ -23,7 +23,7 @@ def choose(
     people = [frames[n].points for n in numbers]
     instants = detections.instants(fps)
     moments = [round(instants[n] * fps) for n in numbers]
-    geometric = _tracks(people, moments, fps)
+    geometric = tracks_by_motion(people, moments, fps)
     ids: dict[str, dict[int, int]] = {}
     for place, number in enumerate(numbers):
         for person, track in enumerate(frames[number].tracks):
@@ -45,7 +45,7 @@ def choose(
     return {numbers[place]: person for place, person in best.items()}, report
 
 
-def _tracks(
+def tracks_by_motion(
     people: Sequence[np.ndarray], moments: Sequence[int], fps: float
 ) -> list[dict[int, int]]:
     """Tracks by overlap and continuity; frames that are missing count as empty."""
