@@ -86,17 +86,15 @@ def read(
         taken, detections, rates, len(names), options.resample, where
     )
     report += said
-    confidence = grid[..., 2]
-    observed = confidence > 0
-    image_size = None if None in sizes else np.array(sizes, dtype=np.int32)
+    observed = grid[..., 2] > 0
     recording = Recording(
         keypoints=np.where(observed[..., None], grid[..., :2], np.nan).astype(np.float32),
-        confidence=np.where(observed, confidence, 0).astype(np.float32),
+        confidence=np.where(observed, grid[..., 2], 0).astype(np.float32),
         joints=names,
         views=tuple(detections),
         fps=fps,
         rig=options.rig,
-        image_size=image_size,
+        image_size=None if None in sizes else np.array(sizes, dtype=np.int32),
         processing=processing,
     )
     return recording, [*report, makes(names)]
