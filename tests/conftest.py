@@ -1,34 +1,26 @@
-"""Synthetic scenes: known poses and orthographic cameras, each with a scale of its own."""
+"""How the suite runs; shared scenes and their fixtures are in modules of their own."""
 
 import gc
-from dataclasses import replace
 
+import jaxtyping
 import pytest
-import torch
-from hypothesis import HealthCheck, settings
-from training_scene import (  # noqa: F401  (fixtures)
-    over_time,
-    plain_weights,
-    plant,
-    short,
-    takes,
-    tiny,
-    trained,
-)
 
-from canonlift.body.skeleton import H36M17, ROOT
-from canonlift.geometry.rotations import from_axis_angle
-from canonlift.geometry.scale import norm, unit_scale
-from canonlift.types import Lifted, Views
 
-SUITE = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("suite", max_examples=15, derandomize=True, **SUITE)
-settings.register_profile("nightly", max_examples=2_000, **SUITE)  # of each of six tests
-settings.load_profile("suite")
+def pytest_configure(config):
+    """In processes that run tests: the one that only hands them out need not import torch."""
+    if not hasattr(config, "workerinput") and config.option.numprocesses:
+        return
+    import torch
+    from hypothesis import HealthCheck, settings
 
-torch.set_num_threads(1)  # two workers share the cores; their threads would only wait
-gc.disable()  # until all is imported: nothing of it is garbage
-HOME = H36M17.index(ROOT)
+    suite = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+    settings.register_profile("suite", max_examples=15, derandomize=True, **suite)
+    settings.register_profile("nightly", max_examples=2_000, **suite)  # of each of six tests
+    settings.load_profile("suite")
+    torch.set_num_threads(1)  # two workers share the cores; their threads would only wait
+    gc.disable()  # until all is imported: nothing of it is garbage
+    for scenes in ("synthetic_scene", "training_scene", "forked_programs"):
+        config.pluginmanager.import_plugin(scenes)
 
 
 def pytest_collection_finish():
@@ -36,64 +28,9 @@ def pytest_collection_finish():
     gc.enable()
 
 
-def random_rotations(*shape, seed=0):
-    """Uniformly distributed, in float64."""
-    generator = torch.Generator().manual_seed(seed)
-    q, r = torch.linalg.qr(torch.randn(*shape, 3, 3, generator=generator, dtype=torch.float64))
-    q = q * torch.diagonal(r, dim1=-2, dim2=-1).sign()[..., None, :]
-    return q * torch.linalg.det(q)[..., None, None]
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def uniform(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def turned(lifted, by, seed=0):
-    """The same with every rotation turned by about `by` radians."""
-    vector = by * random(*lifted.rotation.shape[:2], 3, seed=seed) / 3**0.5
-    return Lifted(lifted.pose, from_axis_angle(vector) @ lifted.rotation)
-
-
-def scene(n_samples=3, n_views=4, seed=0):
-    """Detections without any error, and the truth that a perfect lifter would predict."""
-    pose = random(n_samples, 1, len(H36M17), 3, seed=seed).expand(-1, n_views, -1, -1)
-    pose = pose - pose[:, :, HOME : HOME + 1]
-    truth = Lifted(pose, random_rotations(n_samples, n_views, seed=seed + 1))
-    size = 50 + 100 * uniform(n_samples, n_views, 1, 1, seed=seed + 2)
-    confidence = torch.ones(pose.shape[:-1], dtype=torch.float64)
-    rig = torch.full((n_samples,), -1)
-    return Views(size * truth.in_camera[..., :2], confidence, rig), truth
-
-
-def disturbed(views, lifted, seed=0):
-    """A scene with nothing special about it: no two samples, views or joints agree."""
-    size = norm(views.keypoints, views.observed)
-    keypoints = views.keypoints + 0.02 * size * random(*views.keypoints.shape, seed=seed)
-    keypoints = keypoints - keypoints[:, :, HOME : HOME + 1]
-    pose = lifted.pose + 0.3 * random(*lifted.pose.shape, seed=seed + 1)
-    pose = pose - pose[:, :, HOME : HOME + 1]
-    confidence = uniform(*views.confidence.shape, seed=seed + 2)
-    return (
-        replace(views, keypoints=keypoints, confidence=confidence),
-        turned(Lifted(pose, lifted.rotation), 0.2, seed=seed + 3),
-    )
-
-
-def normalised(views):
-    """Keypoints in the unit that fusion works in."""
-    return unit_scale(views.keypoints, views.observed)
-
-
-@pytest.fixture
-def exact():
-    return scene()
-
-
-@pytest.fixture
-def noisy():
-    """Symmetric inputs hide bugs: on `exact`, all views agree whatever the weights are."""
-    return disturbed(*scene())
+@pytest.fixture(scope="module")
+def shapes_unchecked():
+    """For modules that train: every shape was checked by the tests of what they call."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random, random_rotations
 from simulated import take
+from synthetic_scene import random, random_rotations
 from torch.testing import assert_close
 
 from canonlift.body.anatomy import asymmetry, handedness

@@ -15,6 +15,8 @@ from canonlift.data.recording import load
 from canonlift.models.config import ModelConfig
 from figures.sequence import draw
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 
 def made(folder):
     """Empty files where the films would be."""

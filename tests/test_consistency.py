@@ -5,7 +5,7 @@ from itertools import permutations, product
 
 import pytest
 import torch
-from conftest import random, random_rotations, uniform
+from synthetic_scene import random, random_rotations, uniform
 from torch.testing import assert_close
 from window_scenes import RIG, Fixed, Recalling, disturbed, scene
 

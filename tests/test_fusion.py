@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import (
+from synthetic_scene import (
     HOME,
     disturbed,
     normalised,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import random, uniform
+from synthetic_scene import random, uniform
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 

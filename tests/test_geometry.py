@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import random, random_rotations, scene, uniform
 from kornia.geometry.epipolar import symmetrical_epipolar_distance
 from scipy.spatial.transform import Rotation
+from synthetic_scene import random, random_rotations, scene, uniform
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random
+from synthetic_scene import random
 from torch.testing import assert_close
 from window_scenes import RIG, Linear, Recalling, scene
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import disturbed, random, random_rotations, scene, turned, uniform
+from synthetic_scene import disturbed, random, random_rotations, scene, turned, uniform
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import HOME, random, random_rotations, uniform
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
+from synthetic_scene import HOME, random, random_rotations, uniform
 from torch.testing import assert_close
 
 from canonlift.body.skeleton import H36M17

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_rotations, uniform
 from simulated import filmed, take
+from synthetic_scene import random_rotations, uniform
 from torch import nn
 
 from canonlift.body.skeleton import H36M17

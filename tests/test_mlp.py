@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import HOME, scene
+from synthetic_scene import HOME, scene
 from torch.testing import assert_close
 
 from canonlift.body.skeleton import H36M17

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from conftest import random, scene, turned, uniform
 from scipy.linalg import polar
+from synthetic_scene import random, scene, turned, uniform
 from torch.testing import assert_close
 
 from canonlift.geometry.alignment import align_similarity

@@ -17,6 +17,8 @@ from canonlift.methods.fusion import FusionConfig
 from canonlift.simulation.athlete import perform, sample_person
 from canonlift.training import config as configs
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 KEYS = (
     "method setting seed n_mpjpe_mm pa_mpjpe_mm n_pck_150 jdr_detected jdr_refined "
     "refined_over_detected train_seconds frames_per_second commit machine"

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import random_rotations
 from scipy.spatial.transform import Rotation
+from synthetic_scene import random_rotations
 
 from canonlift.body.anatomy import body_length
 from canonlift.body.skeleton import H36M17

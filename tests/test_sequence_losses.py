@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import HOME, random, random_rotations, uniform
+from synthetic_scene import HOME, random, random_rotations, uniform
 from test_simulate import action
 from torch.testing import assert_close
 from window_scenes import Fixed, disturbed, scene

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import disturbed, random, scene, turned, uniform
 from simulated import filmed
+from synthetic_scene import disturbed, random, scene, turned, uniform
 from torch.testing import assert_close
 
 from canonlift.body.skeleton import H36M17, ROOT

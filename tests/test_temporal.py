@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import HOME, random, uniform
+from synthetic_scene import HOME, random, uniform
 from torch.testing import assert_close
 
 from canonlift.body.skeleton import H36M17

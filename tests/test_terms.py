@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import HOME, disturbed, random, scene, uniform
+from synthetic_scene import HOME, disturbed, random, scene, uniform
 from torch.testing import assert_close
 
 from canonlift.body.skeleton import H36M17

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random, uniform
+from synthetic_scene import random, uniform
 from torch.testing import assert_close
 
 from canonlift.body.skeleton import H36M17

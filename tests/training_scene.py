@@ -1,4 +1,4 @@
-"""Tiny runs that tests of the training share; tests/conftest.py makes their fixtures known."""
+"""Tiny runs that tests of the training share."""
 
 import csv
 from dataclasses import replace

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from conftest import HOME, random, random_rotations, uniform
+from synthetic_scene import HOME, random, random_rotations, uniform
 
 from canonlift.models.temporal import CameraLifter
 from canonlift.types import Lifted, Views

@@ -13,7 +13,6 @@ from canonlift.evaluation.recordings import Source, by_name, group_names, never_
 from canonlift.evaluation.report import Results
 from canonlift.evaluation.scores import Scores
 from canonlift.inference.model import Model
-from canonlift.output.figures.draw import draw_recording, draw_run
 
 
 def evaluate(
@@ -54,6 +53,8 @@ def evaluate(
             scores.add(name, prediction)
             timings.append(time_lifting(model, prediction.recording, warm_up=not timings))
             if figures and name in drawn:
+                from canonlift.output.figures.draw import draw_recording  # imports matplotlib
+
                 draw_recording(name, prediction, model.config.fusion, figures)
             yield name, prediction
 
@@ -68,6 +69,8 @@ def evaluate(
         frames_per_second=sum(t.views for t in timings) / sum(t.seconds for t in timings),
     )
     if out is not None and figures is not None:
+        from canonlift.output.figures.draw import draw_run
+
         draw_run(results, None if run is None else Path(run), figures)
         results.save(Path(out) / report.FILE)
     return results

@@ -3,7 +3,6 @@
 import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import lfilter
 
 
 def smooth_noise(
@@ -26,6 +25,8 @@ def autoregressive_noise(
 
     `correlation` is that of neighbouring frames, one value for each entry of the last axis.
     """
+    from scipy.signal import lfilter  # half a second, which runs on recordings need not wait
+
     white = generator.standard_normal(shape)
     white[1:] *= np.sqrt(1 - correlation**2)
     return np.stack(

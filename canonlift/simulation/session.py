@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy.interpolate import CubicSpline
 
 from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import Recording, save
@@ -130,6 +129,8 @@ def film(
 
 def _shifted(first: Float[np.ndarray, " V"], values: Float[np.ndarray, "T V *_"]) -> np.ndarray:
     """Values of each view from its first frame on, for as long as all views have values."""
+    from scipy.interpolate import CubicSpline  # a third of a second, and seldom needed
+
     n_frames = len(values) - int(np.ceil(first.max()))
     if n_frames < 2:
         raise ValueError(

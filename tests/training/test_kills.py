@@ -1,15 +1,11 @@
 """Laws of programs that are killed, interrupted, or asked for what cannot be."""
 
-import json
 import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,91 +13,14 @@ from training_scene import same, table, weights
 
 from canonlift.training import checkpoint
 
-# One process imports and then forks a child for every call, since importing takes seconds.
-SERVER = """
-import gc, json, os, signal, sys, traceback
-import torch
-from canonlift.cli import eval as evaluation, train as program
-from canonlift.cli.main import main
-from canonlift.training import checkpoint, loop, runs, session, train
-from canonlift.training import metrics_log as log
-loop.LOG_EVERY = 5
-torch.optim.Adam([torch.zeros(1)])  # imports more of torch
-gc.freeze()
-signal.signal(signal.SIGINT, signal.default_int_handler)  # background shells ignore it
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
 
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-for line in sys.stdin:
-    job = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        break
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-else:
-    sys.exit()
-signal.alarm(60)  # nobody waits for ever
-said = os.open(job["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-os.dup2(said, 1), os.dup2(said, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-sys.argv = job["argv"]
-code = 0
-try:
-    exec(job["first"])
-    main(sys.argv)
-except SystemExit as stop:
-    code = stop.code
-    if isinstance(code, str):
-        code = print(code, file=sys.stderr) or 1
-except BaseException:
-    code = traceback.print_exc() or 1
-sys.stdout.flush()
-os._exit(code or 0)  # taking the interpreter apart takes longer than training
-"""
 QUICK = "program.report = lambda *_: None\n"  # no pictures
 SLOW = """
 import time
 descend = loop.descend
 loop.descend = lambda *args: (time.sleep(0.01), descend(*args))[1]
 """
-
-
-class Programs:
-    """The command `canonlift`, with code to run first in its process."""
-
-    def __init__(self, said):
-        self.said = said
-        self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},  # threads do not survive a fork
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def start(self, *argv, first=""):
-        job = {"argv": [str(arg) for arg in argv], "first": first, "said": str(self.said)}
-        self.server.stdin.write(json.dumps(job) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
-
-    def wait(self):
-        return int(self.server.stdout.readline()), self.said.read_text()
-
-    def run(self, *argv, first=""):
-        self.start(*argv, first=first)
-        return self.wait()
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    server = Programs(tmp_path_factory.mktemp("programs") / "said")
-    yield server
-    server.server.stdin.close()
-    server.server.wait()
-    server.server.stdout.close()
 
 
 MOMENTS = {

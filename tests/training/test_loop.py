@@ -14,6 +14,8 @@ from canonlift.methods.terms import TERMS
 from canonlift.training import checkpoint, loop, runs
 from canonlift.training import session as sessions
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 
 def absurd(take):
     keypoints, confidence = take.keypoints.copy(), take.confidence.copy()

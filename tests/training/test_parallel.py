@@ -1,6 +1,5 @@
 """Laws of training in several processes: the run of one process, however many share the work."""
 
-import json
 import os
 import re
 import signal
@@ -23,6 +22,8 @@ from canonlift.simulation.session import SimulateConfig, write_session
 from canonlift.training import checkpoint, loop, metrics_log
 from canonlift.training import config as configs
 from canonlift.training.train import train
+
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -77,90 +78,20 @@ def alone(config, tmp_path_factory):
     return out
 
 
-# As torchrun starts them, but forked from one process, since importing takes seconds.
-SERVER = """
-import gc, json, os, signal, socket, sys, traceback
-import torch
-from canonlift import distributed as parallel
-from canonlift.cli import train as program
-from canonlift.cli.main import main
-from canonlift.training import loop
+EVERY_STEP = """
 loop.LOG_EVERY = 1
 program.report = lambda *_: print("reported:", torch.distributed.is_initialized())
-torch.optim.Adam([torch.zeros(1)])
-import torch.distributed
-torch.set_num_threads(1)
-gc.freeze()
-signal.signal(signal.SIGINT, signal.default_int_handler)
-for line in sys.stdin:
-    job, children = json.loads(line), []
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    for rank in range(job["n"]):
-        child = os.fork()
-        if child == 0:
-            break
-        children.append(child)
-    if child == 0:
-        break
-    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]),
-          flush=True)
-else:
-    sys.exit()
-signal.alarm(300)
-said = os.open(job["said"] + str(rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-os.dup2(said, 1), os.dup2(said, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-os.environ |= {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "LOCAL_RANK": str(rank),
-               "WORLD_SIZE": str(job["n"]), "LOCAL_WORLD_SIZE": str(job["n"]),
-               "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-sys.argv = job["argv"]
-code = 0
-try:
-    exec(job["first"])
-    main(sys.argv)
-except SystemExit as stop:
-    code = stop.code
-    if isinstance(code, str):
-        code = print(code, file=sys.stderr) or 1
-except BaseException:
-    code = traceback.print_exc() or 1
-sys.stdout.flush()
-os._exit(code or 0)
 """
 
 
-class Processes:
-    """`torchrun --nproc_per_node n -m canonlift train`, with code to run first in each of them."""
+@pytest.fixture
+def processes(programs):
+    """`torchrun --nproc_per_node n -m canonlift train`, with code to run first in each."""
 
-    def __init__(self, said):
-        self.said = said
-        self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
-            cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def run(n, *argv, first=""):
+        return programs.run_together(n, "train", *argv, first=EVERY_STEP + first)
 
-    def run(self, n, *argv, first=""):
-        """Exit code of each and what each said."""
-        argv = ["train", *map(str, argv)]
-        job = {"n": n, "argv": argv, "first": first, "said": str(self.said)}
-        self.server.stdin.write(json.dumps(job) + "\n")
-        self.server.stdin.flush()
-        codes = json.loads(self.server.stdout.readline())
-        return codes, [Path(f"{self.said}{rank}").read_text() for rank in range(n)]
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory):
-    server = Processes(tmp_path_factory.mktemp("processes") / "said")
-    yield server
-    server.server.stdin.close()
-    server.server.wait()
-    server.server.stdout.close()
+    return run
 
 
 def assert_same_run(found, expected, atol=2e-5):
@@ -183,7 +114,7 @@ def assert_same_run(found, expected, atol=2e-5):
 
 def test_several_processes_train_as_one(processes, config, alone, tmp_path):
     """Phases end at the same step, by convergence too; and one process alone writes."""
-    codes, said = processes.run(2, config, "--out", tmp_path / "run")
+    codes, said = processes(2, config, "--out", tmp_path / "run")
     assert codes == [0, 0], said
     assert "stage 1: converged" in said[0]
     assert said[0].count("reported: False") == 1  # evaluation may take longer than others wait
@@ -213,7 +144,7 @@ schedule:
 """)
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     train(configs.load(over_time), tmp_path / "alone")
-    codes, said = processes.run(2, over_time, "--out", tmp_path / "run")
+    codes, said = processes(2, over_time, "--out", tmp_path / "run")
     assert codes == [0, 0], said
     # Adam takes a step of the same size where next to no gradient is left of what cancels out.
     assert_same_run(tmp_path / "run", tmp_path / "alone", atol=3e-4)
@@ -221,9 +152,7 @@ schedule:
 
 def test_processes_share_a_session_on_disk(processes, config, alone, tmp_path):
     """The first copies it there; then it is the same run, in smaller portions."""
-    codes, said = processes.run(
-        2, config, f"data.shards={tmp_path}/shards", "--out", tmp_path / "run"
-    )
+    codes, said = processes(2, config, f"data.shards={tmp_path}/shards", "--out", tmp_path / "run")
     assert codes == [0, 0], said
     assert_same_run(tmp_path / "run", alone)
     assert len(list((tmp_path / "shards").glob("*.npy"))) == 2
@@ -232,9 +161,8 @@ def test_processes_share_a_session_on_disk(processes, config, alone, tmp_path):
 def test_torchrun_ends_all_when_one_is_killed_and_one_alone_can_go_on(config, alone, tmp_path):
     """With torchrun itself."""
     (tmp_path / "launch.py").write_text(f"""
-import os, signal, sys, time, types
+import os, signal, sys, time
 sys.path.insert(0, {str(REPOSITORY)!r})
-sys.modules["canonlift.cli.eval"] = types.SimpleNamespace(report=None)  # is slow to import
 from canonlift.cli.main import main
 from canonlift.training import loop
 loop.LOG_EVERY = 1
@@ -268,7 +196,7 @@ main(['train', *sys.argv[1:]])
 
 LOSE_ONE = """
 import os, signal
-parallel.time.sleep = lambda _: None  # nobody else will speak
+distributed.time.sleep = lambda _: None  # nobody else will speak
 def die(*args):
     if os.environ["RANK"] == "WHO" and args[0].progress.total_step == 11:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -279,7 +207,7 @@ descend, loop.descend = loop.descend, die
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_who_loses_another_says_so_and_stops(processes, config, tmp_path, lost):
-    codes, said = processes.run(
+    codes, said = processes(
         2, config, "--out", tmp_path / "run", first=LOSE_ONE.replace("WHO", str(lost))
     )
     assert codes[lost] == -signal.SIGKILL
@@ -303,7 +231,7 @@ def stop(*args):
     return descend(*args)
 descend, loop.descend = loop.descend, stop
 """
-    codes, said = processes.run(2, config, "--out", tmp_path / "run", first=first)
+    codes, said = processes(2, config, "--out", tmp_path / "run", first=first)
     assert codes == [130, 0]
     assert (
         said[0].splitlines()[-1]
@@ -311,7 +239,7 @@ descend, loop.descend = loop.descend, stop
     )
     assert said[1] == ""
     assert checkpoint.load(tmp_path / "run")["progress"]["total_step"] == 10
-    codes, said = processes.run(3, config, "--out", tmp_path / "run", "--resume")
+    codes, said = processes(3, config, "--out", tmp_path / "run", "--resume")
     assert codes == [0, 0, 0], said
     assert_same_run(tmp_path / "run", alone)
 
@@ -324,10 +252,10 @@ def test_a_loss_that_is_not_finite_stops_all_and_is_explained_once(processes, co
     absurd = replace(take, keypoints=keypoints, confidence=confidence)
     recordings.save(absurd, tmp_path / "absurd.npz")
     good = configs.load(config).data.train[0].replace("*", "01")
-    codes, said = processes.run(
+    codes, said = processes(
         2, config, f"data.train=[{tmp_path}/absurd.npz, {good}]", "--out", tmp_path / "run",
         "schedule=[{name: a, steps: 99, weights: {reprojection: 1.0, refinement: 1.0}}]",
-        first="parallel.time.sleep = lambda _: os._exit(7)",
+        first="distributed.time.sleep = lambda _: os._exit(7)",
     )  # fmt: skip
     assert codes == [1, 7], said
     assert re.fullmatch(
@@ -338,9 +266,8 @@ def test_a_loss_that_is_not_finite_stops_all_and_is_explained_once(processes, co
 
 
 def test_a_batch_too_small_for_the_processes_is_refused(processes, config, tmp_path):
-    codes, said = processes.run(
-        3, config, "batch_size=2", "--out", tmp_path / "run",
-        first="parallel.time.sleep = lambda _: None",
+    codes, said = processes(3, config, "batch_size=2", "--out", tmp_path / "run",
+        first="distributed.time.sleep = lambda _: None",
     )  # fmt: skip
     assert codes == [2, 2, 2]
     for words in said:
@@ -351,8 +278,8 @@ def test_a_batch_too_small_for_the_processes_is_refused(processes, config, tmp_p
 
 
 def test_a_folder_in_use_is_refused_once(processes, config, alone):
-    codes, said = processes.run(
-        2, config, "--out", alone, first="parallel.time.sleep = lambda _: None"
+    codes, said = processes(
+        2, config, "--out", alone, first="distributed.time.sleep = lambda _: None"
     )
     assert codes == [2, 1]  # the other only misses the first
     assert re.match("canonlift train: error: .* already holds a run", said[0])
@@ -365,7 +292,7 @@ def test_weights_that_no_term_reaches_stay_as_they_are(processes, config, tmp_pa
         "schedule=[{name: a, steps: 4, weight_decay: 0.9, weights: {camera_consistency: 1.0}}]",
         "data.target=none",
     ]  # fmt: skip
-    codes, said = processes.run(2, config, *only, "--out", tmp_path / "run")
+    codes, said = processes(2, config, *only, "--out", tmp_path / "run")
     assert codes == [0, 0], said
     torch.manual_seed(0)
     untrained = checkpoint.new_network(configs.load(config, only)).state_dict()
@@ -397,7 +324,7 @@ sys.exit(0)
     weight, seen = torch.randn(2, 5, generator=generator, dtype=torch.float64)
     weight = weight[:1].clone()
     torch.save((weight, seen), tmp_path / "in.pt")
-    codes, said = processes.run(2, first=first)
+    codes, said = processes(2, first=first)
     assert codes == [0, 0], said
     weight.requires_grad_()
     loss = (weight * seen).square().sum().sin() / (weight + seen).abs().sum()

@@ -15,6 +15,8 @@ from canonlift.training import metrics_log, mirror, runs
 from canonlift.training import session as sessions
 from canonlift.training.train import HOOKS
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 
 def test_a_mirrored_lifter_is_turned_round_exactly(trained, tiny, takes, capsys):
     """And one that is not mirrored is left alone."""

@@ -9,6 +9,8 @@ from canonlift.training import checkpoint, runs
 from canonlift.training import config as configs
 from canonlift.training.train import train
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 
 def test_starts_from_the_weights_of_a_finished_run(short):
     first = short()

@@ -15,6 +15,8 @@ from canonlift.training import checkpoint, metrics_log
 from canonlift.training import config as configs
 from canonlift.training import session as sessions
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 CHANGES_WEIGHTS = {
     "skeleton": "limbs14",
     "batch_size": "9",

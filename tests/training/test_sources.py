@@ -15,6 +15,8 @@ from canonlift.training import config as configs
 from canonlift.training import session as sessions
 from canonlift.training.train import train
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 
 def poisoned(takes, tmp_path, *keys):
     """Copies of the takes whose ground truth is NaN."""
