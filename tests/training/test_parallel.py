@@ -1,10 +1,7 @@
 """Laws of training in several processes: the run of one process, however many share the work."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +21,6 @@ from canonlift.training import config as configs
 from canonlift.training.train import train
 
 pytestmark = pytest.mark.usefixtures("shapes_unchecked")
-
-REPOSITORY = Path(__file__).parents[2]
 
 # Batches of 9 do not split evenly, nothing is seen equally often, and the phases differ in what
 # they compute.
@@ -158,35 +153,43 @@ def test_processes_share_a_session_on_disk(processes, config, alone, tmp_path):
     assert len(list((tmp_path / "shards").glob("*.npy"))) == 2
 
 
-def test_torchrun_ends_all_when_one_is_killed_and_one_alone_can_go_on(config, alone, tmp_path):
-    """With torchrun itself."""
-    (tmp_path / "launch.py").write_text(f"""
-import os, signal, sys, time
-sys.path.insert(0, {str(REPOSITORY)!r})
-from canonlift.cli.main import main
-from canonlift.training import loop
-loop.LOG_EVERY = 1
+# torchrun itself, whose workers are forked instead of started, and train at once.
+TORCHRUN = """
+import time
+from torch.distributed import run as torchrun
 def die(*args):
     if os.environ["RANK"] == "1" and args[0].progress.total_step == 11:
         print("killed at", time.time(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     return descend(*args)
 descend, loop.descend = loop.descend, die
-main(['train', *sys.argv[1:]])
-""")
+def forked(args):
+    found = options(args)[0]
+    found.start_method = "fork"
+    return found, work, args.training_script_args
+def work(*argv):
+    signal.alarm(120)
+    main(argv)
+options, torchrun.config_from_args = torchrun.config_from_args, forked
+torchrun.main(sys.argv)
+sys.exit()
+"""
+
+
+def test_torchrun_ends_all_when_one_is_killed_and_one_alone_can_go_on(
+    programs, config, alone, tmp_path
+):
     often = "checkpoint_seconds=0"
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         tmp_path / "launch.py", config, often, "--out", tmp_path / "run"],
-        cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300, check=False,
+    code, said = programs.run(
+        "--standalone", "--nproc_per_node", 2, "canonlift", "train", config, often,
+        "--out", tmp_path / "run", first=EVERY_STEP + TORCHRUN,
     )  # fmt: skip
-    assert time.time() - float(re.search(r"killed at (\S+)", done.stderr)[1]) < 20
-    assert done.returncode == 1
-    assert re.search(r"rank +: 1 .*\n +exitcode +: -9 ", done.stderr)
-    said = "canonlift train: error: another process of this run has ended or does not answer"
+    assert time.time() - float(re.search(r"killed at (\S+)", said)[1]) < 20
+    assert code == 1
+    assert re.search(r"rank +: 1 .*\n +exitcode +: -9 ", said)
+    stopped = "canonlift train: error: another process of this run has ended or does not answer"
     # torchrun's signal may be faster than the message
-    assert said in done.stderr or re.search(r"rank +: 0 .*\n +exitcode +: -15 ", done.stderr)
+    assert stopped in said or re.search(r"rank +: 0 .*\n +exitcode +: -15 ", said)
     assert checkpoint.load(tmp_path / "run")["progress"]["total_step"] == 11
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "LOG_EVERY", 1)
