@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from eval_scene import VOTE, filmed, finished_run, one_view, without_truth
+from quick_pictures import draw_quickly
 
 from canonlift.body.skeleton import COCO17, H36M17
 from canonlift.cli.main import main
@@ -19,7 +20,6 @@ from canonlift.evaluation.evaluate import evaluate
 from canonlift.evaluation.recordings import by_name, held_out, trained_on, unique_names
 from canonlift.evaluation.report import Results
 from canonlift.inference import model as models
-from canonlift.output.figures import style
 from canonlift.simulation.session import SimulateConfig
 from canonlift.training import checkpoint, metrics_log, runs
 from canonlift.training import config as configs
@@ -36,8 +36,8 @@ def model(run):
 
 
 @pytest.fixture(autouse=True)
-def draw_small(monkeypatch):
-    monkeypatch.setattr(style, "DPI", 20)  # nobody looks at the figures here
+def nobody_looks_at_the_figures(monkeypatch):
+    draw_quickly(monkeypatch)
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from quick_pictures import draw_quickly
 
 from canonlift.cli.main import main
 from canonlift.data import recording as recordings
-from canonlift.output.figures import notable, style
+from canonlift.output.figures import notable
 from canonlift.simulation.session import write_session
 from canonlift.training import checkpoint, loop, metrics_log
 from canonlift.training import config as configs
@@ -65,9 +66,9 @@ def takes(tiny, tmp_path_factory):
 
 
 def draw_little(patch, kind):
-    """Have one kind of frame drawn, small: drawing takes longer than training."""
+    """Have one kind of frame drawn, quickly: drawing takes longer than training."""
     found = notable.notable_frames
-    patch.setattr(style, "DPI", 20)
+    draw_quickly(patch)
 
     def one(*args):
         return {k: v for k, v in found(*args).items() if k == kind}

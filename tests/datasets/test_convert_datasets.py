@@ -12,11 +12,11 @@ import test_human36m
 import test_mpi_inf_3dhp
 import test_skipose
 import test_sportspose
+from quick_pictures import draw_quickly
 
 from canonlift.cli.convert import write_recordings
 from canonlift.cli.main import main
 from canonlift.data.recording import Recording, load
-from canonlift.output.figures import style
 from canonlift.readers.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
 
 images, ski_labels = test_skipose.images, test_skipose.folder
@@ -141,7 +141,7 @@ def test_what_is_converted_trains_and_is_measured_by_the_config_of_skipose(
     """The commands that head configs/skipose_cvsf.yaml, on a narrow network and few steps."""
     config = Path(__file__).parents[2] / "configs/skipose_cvsf.yaml"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(style, "DPI", 20)  # nobody looks at them here
+    draw_quickly(monkeypatch)
     main(["convert", "skipose", str(ski_labels), "--out", "data/skipose"])
     short = "model.width=32 batch_size=4 schedule.0.steps=2 schedule.1.steps=2".split()
     main(["train", str(config), *short])
