@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -301,5 +302,10 @@ def from_yaml(text: str) -> Config:
 
 
 def _to_config(given: Any) -> Config:
-    found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given))
+    found: Any = OmegaConf.to_object(OmegaConf.merge(_defaults(), given))  # merged into a copy
     return found
+
+
+@cache
+def _defaults() -> Any:
+    return OmegaConf.structured(Config)
