@@ -24,6 +24,8 @@ from canonlift.simulation.session import SimulateConfig
 from canonlift.training import checkpoint, metrics_log, runs
 from canonlift.training import config as configs
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -7,6 +7,8 @@ from benchmarks import golden
 from canonlift.training import checkpoint
 from canonlift.training import config as configs
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 WEIGHTS = {"a": torch.tensor([1.0, 2.0]), "b": torch.zeros(3)}
 
 

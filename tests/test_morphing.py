@@ -12,6 +12,8 @@ from canonlift.readers import morphing
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.session import SimulateConfig, session
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 EXACT = DetectorConfig(error_scale=0.0, leg_swap_rate=0.0, arm_swap_rate=0.0)
 
 

@@ -21,6 +21,8 @@ from canonlift.training import config as configs
 from canonlift.training import session as sessions
 from canonlift.training.train import train
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 CONFIG = """
 batch_size: 8
 flip: true

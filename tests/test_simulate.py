@@ -16,6 +16,8 @@ from canonlift.simulation.detector import ERRORS, DetectorConfig
 from canonlift.simulation.motions import MOTIONS
 from canonlift.simulation.session import SimulateConfig, film, session, write_session
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 PERFECT = DetectorConfig(
     error_scale=0.0, leg_swap_rate=0.0, arm_swap_rate=0.0, joint_miss_rate=0.0, frame_miss_rate=0.0
 )

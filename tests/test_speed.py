@@ -15,6 +15,8 @@ from canonlift.models.mlp import CanonicalLifter
 from canonlift.training import loop
 from canonlift.types import Views
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 EACH = pytest.mark.parametrize("name", ["baseline", "s1 grid", "s1+s2", "demo stage 2"])
 
 

@@ -19,6 +19,8 @@ from canonlift.cli.main import main
 from canonlift.data.recording import Recording, load
 from canonlift.readers.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
+
 images, ski_labels = test_skipose.images, test_skipose.folder
 videopose = test_human36m.videopose
 npz_training = test_mpi_inf_3dhp.npz_training
