@@ -23,6 +23,7 @@ from canonlift.cli.main import main
 from canonlift.training import checkpoint, loop, runs, session, train
 from canonlift.training import metrics_log as log
 loop.LOG_EVERY = 5
+import scipy.signal  # as filming does
 torch.optim.Adam([torch.zeros(1)])  # imports more of torch
 torch.set_num_threads(1)
 gc.freeze()
