@@ -23,6 +23,24 @@ def pytest_configure(config):
         config.pluginmanager.import_plugin(scenes)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One worker for all tests of trainings, which share programs, recordings and runs."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "training" if "/training/" in file else file
+
+    return Together(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Trainings first, as they take longest; both workers are to end at once."""
+    items.sort(key=lambda item: item.path, reverse=True)
+
+
 def pytest_collection_finish():
     gc.freeze()  # or what was imported is looked through again and again, a tenth of the time
     gc.enable()

@@ -1,5 +1,7 @@
 """Golden runs: the same program gives the same weights, and another is found out."""
 
+import sys
+
 import pytest
 import torch
 
@@ -64,13 +66,27 @@ def test_every_run_is_of_a_config_that_canonlift_has(name):
     assert sum(phase.steps for phase in config.schedule) <= 400
 
 
-@pytest.mark.slow
-def test_a_run_is_that_of_training(monkeypatch, tmp_path):
+class Forked:
+    """What golden runs need of a process, which starts at once."""
+
+    def __init__(self, programs, command):
+        assert command[:3] == [sys.executable, "-m", "benchmarks.golden"]
+        first = "import runpy; runpy.run_module('benchmarks.golden', None, '__main__', True)"
+        programs.start(*command[2:], first=f"{first}; sys.exit()")
+        self.programs = programs
+
+    def communicate(self):
+        self.returncode, printed = self.programs.wait()
+        return printed, None
+
+
+def test_a_run_is_that_of_training(monkeypatch, programs, tmp_path):
     """In a process of its own, as in this one."""
     session = "data.simulate={n_train: 2, n_test: 0, n_frames: 20, fps: 10}"
     short = [f"schedule.{phase}.steps=2" for phase in range(3)]
     tiny = golden.Golden("smoke", (session, "model.width=8", *short))
     monkeypatch.setattr(golden, "RUNS", {"tiny": tiny})
+    monkeypatch.setattr(golden, "_start", lambda command: Forked(programs, command))
     golden.train_here("smoke", tmp_path / "run", tiny.overrides)
     state = checkpoint.load_finished(tmp_path / "run")
     here = {**state["lifter"], "mean_pose": state["mean_pose"]}
