@@ -127,15 +127,15 @@ def pick(views: Views, frames: Int[Tensor, "*shape"]) -> Views:
     """Frames by number; those of windows, (B, T), as windows."""
     frames = frames.to(views.keypoints.device)
 
-    def of(values: Tensor) -> Tensor:
-        chosen = values[frames]
-        return chosen.transpose(1, 2).contiguous() if frames.ndim == 2 else chosen
-
     target = views.target
-    if target is not None:
-        target = Target(of(target.pose), of(target.trust))
+    parts = [views.keypoints, views.confidence]
+    parts += [] if target is None else [target.pose, target.trust]
+    parts = [values[frames] for values in parts]
+    if frames.ndim == 2:
+        parts = [values.transpose(1, 2).contiguous() for values in parts]
+    keypoints, confidence, *of_target = parts
     rig = views.rig[frames[:, 0] if frames.ndim == 2 else frames]
-    return Views(of(views.keypoints), of(views.confidence), rig, target)
+    return Views(keypoints, confidence, rig, Target(*of_target) if of_target else None)
 
 
 def read(

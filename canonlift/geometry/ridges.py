@@ -4,6 +4,7 @@ The maps are the last axis, unlike elsewhere, because operations on a short last
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from math import ceil, inf, log, sqrt
 from typing import NamedTuple
 
@@ -190,11 +191,7 @@ def _step_up(
     """
     across, ridge, dx, dy, own = distances_and_heights(ridges, x, y, spread)
     nx, ny = ridges.normal[:, :, None]
-    buffer = torch.empty_like(ridge)  # allocation takes longer than the product
-
-    def weighted(weight: Tensor, value: Tensor) -> Tensor:
-        return torch.mul(weight, value, out=buffer).sum(0)
-
+    weighted = partial(_weighted_sum, torch.empty_like(ridge))
     nxx, nxy = nx * nx, nx * ny
     total, pull, own = ridge.sum(0), across.mul(ridge), own.mul_(spread)
     gx = (own * dx).sub_(weighted(pull, nx))
@@ -229,6 +226,11 @@ def _step_up(
 
     step_x, step_y = _bounded_step((x, y), (gx, gy), (xx, xy, yy), extent, min(1.0, spread**-0.5))
     return step_x.add_(x), step_y.add_(y)
+
+
+def _weighted_sum(buffer: Tensor, weight: Tensor, value: Tensor) -> Tensor:
+    """Over the ridges; to allocate the buffer takes longer than the product."""
+    return torch.mul(weight, value, out=buffer).sum(0)
 
 
 def _largest_eigenvalue(

@@ -4,6 +4,7 @@ The cameras are orthographic, each with its own scale. In the canonical frame th
 joint in one view gives two linear equations for the joint's three coordinates.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -62,12 +63,9 @@ def triangulate(
     normal_of_view = (axes.mT @ axes)[..., row, column].mT  # B 6 V
     right_of_view = torch.einsum("bvrc,bvjr->bvcj", axes, observations.points)
     normal_of_prior = prior_weight * (row == column).to(prior.dtype)[:, None]
-    right_of_prior = prior_weight * prior.mT
+    of_prior = normal_of_prior, prior_weight * prior.mT
+    solve = partial(_solve_weighted, (normal_of_view, right_of_view), of_prior)
     points = observations.points.mT.flatten(1, 2)  # B 2V J
-
-    def solve(weight: Tensor) -> Tensor:
-        right = (weight[:, :, None] * right_of_view).sum(1) + right_of_prior
-        return _solve_symmetric(normal_of_view @ weight + normal_of_prior, right)
 
     with torch.no_grad():
         weight = observations.confidence
@@ -76,6 +74,14 @@ def triangulate(
             residual = residual.unflatten(1, (n_views, 2)).sum(2)
             weight = observations.confidence / residual.add_(1)
     return solve(weight).mT, weight
+
+
+def _solve_weighted(
+    of_view: tuple[Tensor, Tensor], of_prior: tuple[Tensor, Tensor], weight: Tensor
+) -> Tensor:
+    """Poses (B, 3, J) from normal matrices and right-hand sides, and the weights of the views."""
+    right = (weight[:, :, None] * of_view[1]).sum(1) + of_prior[1]
+    return _solve_symmetric(of_view[0] @ weight + of_prior[0], right)
 
 
 def _solve_symmetric(
