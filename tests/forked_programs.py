@@ -32,6 +32,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # background shells ig
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
+def run(argv, first=""):
+    code = 0
+    try:
+        exec(first, globals())
+        main(argv)
+    except SystemExit as stop:
+        code = stop.code
+        if isinstance(code, str):
+            code = print(code, file=sys.stderr) or 1
+    except BaseException:
+        code = traceback.print_exc() or 1
+    sys.stdout.flush()
+    os._exit(code or 0)  # taking the interpreter apart takes longer than training
+
 for line in sys.stdin:
     job, children = json.loads(line), []
     with socket.socket() as free:
@@ -58,18 +72,7 @@ if job["together"]:
                    "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n,
                    "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
 sys.argv = job["argv"]
-code = 0
-try:
-    exec(job["first"])
-    main(sys.argv)
-except SystemExit as stop:
-    code = stop.code
-    if isinstance(code, str):
-        code = print(code, file=sys.stderr) or 1
-except BaseException:
-    code = traceback.print_exc() or 1
-sys.stdout.flush()
-os._exit(code or 0)  # taking the interpreter apart takes longer than training
+run(sys.argv, job["first"])
 """
 
 

@@ -153,24 +153,41 @@ def test_processes_share_a_session_on_disk(processes, config, alone, tmp_path):
     assert len(list((tmp_path / "shards").glob("*.npy"))) == 2
 
 
-# torchrun itself, whose workers are forked instead of started, and train at once.
+# torchrun itself, whose workers are forked instead of started: they need import nothing.
 TORCHRUN = """
-import time
+import subprocess, time
 from torch.distributed import run as torchrun
+from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 def die(*args):
     if os.environ["RANK"] == "1" and args[0].progress.total_step == 11:
         print("killed at", time.time(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     return descend(*args)
 descend, loop.descend = loop.descend, die
-def forked(args):
-    found = options(args)[0]
-    found.start_method = "fork"
-    return found, work, args.training_script_args
-def work(*argv):
-    signal.alarm(120)
-    main(argv)
-options, torchrun.config_from_args = torchrun.config_from_args, forked
+class Forked:
+    returncode = None
+    def __init__(self, _, command, env):
+        assert command[:4] == (sys.executable, "-u", "-m", "canonlift")
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.environ |= env
+            for name in ("SIGTERM", "SIGHUP", "SIGQUIT"):  # torchrun has handlers of its own
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.alarm(120)
+            run(command[4:])
+    def poll(self):
+        if self.returncode is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.returncode = os.waitstatus_to_exitcode(ended[1])
+        return self.returncode
+    def wait(self, timeout):
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("a worker", timeout)
+            time.sleep(0.01)
+SubprocessHandler._popen = lambda *args: Forked(*args)
 torchrun.main(sys.argv)
 sys.exit()
 """
@@ -181,7 +198,7 @@ def test_torchrun_ends_all_when_one_is_killed_and_one_alone_can_go_on(
 ):
     often = "checkpoint_seconds=0"
     code, said = programs.run(
-        "--standalone", "--nproc_per_node", 2, "canonlift", "train", config, often,
+        "--standalone", "--nproc_per_node", 2, "-m", "canonlift", "train", config, often,
         "--out", tmp_path / "run", first=EVERY_STEP + TORCHRUN,
     )  # fmt: skip
     assert time.time() - float(re.search(r"killed at (\S+)", said)[1]) < 20
