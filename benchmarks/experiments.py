@@ -19,7 +19,8 @@ from canonlift.inference.model import Model
 from canonlift.inference.predict import predict
 from canonlift.training import checkpoint
 from canonlift.training import config as configs
-from canonlift.training.config import Config, ConvergenceConfig, PhaseConfig
+from canonlift.training.config import Config
+from canonlift.training.schedule import ConvergenceConfig, PhaseConfig
 from canonlift.training.train import train
 
 Predictor = Callable[[Path, Recording], Prediction]

@@ -20,7 +20,8 @@ from canonlift.methods.objective import Objective
 from canonlift.methods.relations import RelationConfig
 from canonlift.models.config import ModelConfig
 from canonlift.training import checkpoint
-from canonlift.training.config import Config, DataConfig, PhaseConfig
+from canonlift.training.config import Config, DataConfig
+from canonlift.training.schedule import PhaseConfig
 from canonlift.types import Views
 
 LENGTH, SEGMENT = 243, 81  # frames

@@ -54,6 +54,7 @@ from canonlift.solve.closed_form import closed_form
 from canonlift.training import config as configs
 from canonlift.training import loop, runs
 from canonlift.training.loop import Compute
+from canonlift.training.schedule import PhaseConfig
 from canonlift.training.train import HOOKS
 from canonlift.types import Views
 
@@ -351,7 +352,7 @@ def turn_views_apart(network: Network, views: Views) -> None:
         last.weight.mul_(2.0)
 
 
-def relifts(phase: configs.PhaseConfig) -> bool:
+def relifts(phase: PhaseConfig) -> bool:
     """Whether some loss reads a second lift."""
     return "consistency_3d" in phase.terms
 

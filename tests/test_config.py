@@ -13,7 +13,8 @@ from canonlift.models.config import ModelConfig
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig
 from canonlift.training import config as configs
-from canonlift.training.config import Config, DataConfig, PhaseConfig
+from canonlift.training.config import Config, DataConfig
+from canonlift.training.schedule import PhaseConfig
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 

@@ -21,6 +21,7 @@ from canonlift.models import table
 from canonlift.models.config import ModelConfig
 from canonlift.simulation.session import SimulateConfig
 from canonlift.suggestions import unknown
+from canonlift.training.schedule import PhaseConfig
 
 TARGETS = {
     "none": "no 3D target",
@@ -59,63 +60,6 @@ class DataConfig:
                 "data.simulate films the recordings, so data.train and data.test would not be "
                 "read; set data.simulate=null to read them"
             )
-
-
-@dataclass(frozen=True)
-class ConvergenceConfig:
-    """When a phase is over before its steps are: its mean loss stopped falling."""
-
-    interval: int = 500  # steps over which one mean is taken
-    tolerance: float = 0.002  # relative fall that counts as progress
-    patience: int = 3  # intervals without progress
-
-    def __post_init__(self) -> None:
-        if self.interval < 1 or self.patience < 1:
-            raise ValueError("convergence.interval and convergence.patience must be positive")
-
-
-@dataclass(frozen=True)
-class PhaseConfig:
-    """One part of the training: its own weights, its own optimiser."""
-
-    name: str
-    weights: dict[str, float]  # term of `methods.terms.TERMS` -> its factor; 0: not computed
-    steps: int  # at most
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
-    warmup: int = 0  # steps until the full learning rate
-    decay: str = "none"  # "cosine": to 0 over `steps`
-    decay_at: list[int] = field(default_factory=list)  # steps at which it drops tenfold
-    clip_norm: float | None = None  # gradient norm ceiling; None leaves gradients alone
-    convergence: ConvergenceConfig = field(default_factory=ConvergenceConfig)
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"phase {self.name!r}: steps must be positive, got {self.steps}")
-        if not self.learning_rate > 0 or self.warmup < 0 or self.weight_decay < 0:
-            raise ValueError(
-                f"phase {self.name!r}: learning_rate must be positive, warmup and weight_decay "
-                f"not negative; got {self.learning_rate}, {self.warmup} and {self.weight_decay}"
-            )
-        if self.decay not in ("none", "cosine"):
-            raise unknown(f"phase {self.name!r}: decay", self.decay, ("none", "cosine"))
-        for name in self.weights:
-            if name not in TERMS:
-                raise unknown(f"phase {self.name!r}: a term", name, TERMS)
-        if not self.terms:
-            raise ValueError(f"phase {self.name!r}: at least one term needs a weight other than 0")
-
-    @property
-    def terms(self) -> dict[str, float]:
-        """The terms that are computed, and their weights."""
-        return {name: weight for name, weight in self.weights.items() if weight}
-
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of a step of this phase, counted from 0."""
-        rate = self.learning_rate * min(1.0, (step + 1) / (self.warmup + 1))
-        if self.decay == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return rate * 0.1 ** sum(step >= at for at in self.decay_at)
 
 
 @dataclass(frozen=True)

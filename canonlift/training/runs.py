@@ -15,52 +15,7 @@ from canonlift.models import motionbert
 from canonlift.models.table import Network
 from canonlift.training import checkpoint
 from canonlift.training import config as configs
-
-
-@dataclass
-class Progress:
-    """Position in the schedule, and the smoothed loss of the current phase."""
-
-    phase: int = 0
-    step: int = 0  # within the phase
-    total_step: int = 0
-    seconds: float = 0.0
-    loss_sum: float = 0.0  # over the steps of the current interval
-    loss_count: int = 0
-    best: float = float("inf")  # lowest mean loss of an interval
-    stale: int = 0  # intervals since the loss last fell
-
-    def count(self, loss: float, criterion: configs.ConvergenceConfig) -> bool:
-        """Count the loss of one step; True when an interval has ended that is the best yet."""
-        self.step += 1
-        self.total_step += 1
-        self.loss_sum += loss
-        self.loss_count += 1
-        return self.loss_count >= criterion.interval and self.close_interval(criterion.tolerance)
-
-    def steps_to_decision(self, phase: configs.PhaseConfig) -> int:
-        """Steps until an interval or the phase ends: no decision is due before."""
-        interval = phase.convergence.interval - self.loss_count
-        return min(interval, phase.steps - self.step)
-
-    def close_interval(self, tolerance: float = 0.0) -> bool:
-        """End the interval; True if it is the best yet."""
-        mean = self.loss_sum / self.loss_count
-        self.loss_sum, self.loss_count = 0.0, 0
-        self.stale = 0 if mean < self.best * (1 - tolerance) else self.stale + 1
-        better = mean < self.best
-        self.best = min(self.best, mean)
-        return better
-
-    def over(self, phase: configs.PhaseConfig) -> bool:
-        """Whether the phase has converged or used up its steps."""
-        return self.step >= phase.steps or self.stale >= phase.convergence.patience
-
-    def next_phase(self) -> None:
-        """Begin the next phase."""
-        self.phase += 1
-        self.step = self.loss_count = self.stale = 0
-        self.loss_sum, self.best = 0.0, float("inf")
+from canonlift.training.schedule import PhaseConfig, Progress
 
 
 class HaltingAdam(torch.optim.Adam):
@@ -91,7 +46,7 @@ class Run:
         return configs.to_yaml(self.config)
 
     @property
-    def phase(self) -> configs.PhaseConfig:
+    def phase(self) -> PhaseConfig:
         """The current phase."""
         return self.config.schedule[self.progress.phase]
 
@@ -242,7 +197,7 @@ def _shape(config: configs.Config) -> dict[str, Any]:
     return {"skeleton": config.skeleton, "windows.length": config.windows.length, **model}
 
 
-def _optimiser(network: Network, phase: configs.PhaseConfig) -> HaltingAdam:
+def _optimiser(network: Network, phase: PhaseConfig) -> HaltingAdam:
     optimiser = HaltingAdam(
         network.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
     )

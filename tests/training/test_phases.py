@@ -13,6 +13,7 @@ from canonlift.inference.model import load
 from canonlift.training import config as configs
 from canonlift.training import metrics_log, mirror, runs
 from canonlift.training import session as sessions
+from canonlift.training.schedule import ConvergenceConfig, PhaseConfig, Progress
 from canonlift.training.train import HOOKS
 
 pytestmark = pytest.mark.usefixtures("shapes_unchecked")
@@ -25,7 +26,7 @@ def test_a_mirrored_lifter_is_turned_round_exactly(trained, tiny, takes, capsys)
     capsys.readouterr()
     lifter = load(trained, "cpu").network
     optimiser = runs.HaltingAdam(lifter.parameters())
-    run = runs.Run(Path(), config, runs.Progress(), lifter, optimiser, {}, {})
+    run = runs.Run(Path(), config, Progress(), lifter, optimiser, {}, {})
     if mirror.vote(lifter, data, config.joints).turn_round:
         lifter.mirror()
     upright = copy.deepcopy(lifter.state_dict())
@@ -96,11 +97,11 @@ def test_a_resumed_log_drops_what_lies_after_the_checkpoint_and_what_was_cut_sho
     assert metrics_log.read(tmp_path / "nowhere") == []
 
 
-CRITERION = configs.ConvergenceConfig(interval=2, tolerance=0.1, patience=2)
+CRITERION = ConvergenceConfig(interval=2, tolerance=0.1, patience=2)
 
 
 def progress_after(losses, criterion=CRITERION):
-    progress = runs.Progress()
+    progress = Progress()
     return progress, [progress.count(loss, criterion) for loss in losses]
 
 
@@ -108,8 +109,8 @@ def test_intervals_by_hand():
     """Means 5, 4, 3.9, 3.8, 3: the third and fourth are better, but not by a tenth."""
     losses = [6.0, 4.0, 4.0, 4.0, 3.8, 4.0, 3.8, 3.8, 2.0, 4.0]
     stale = []
-    progress = runs.Progress()
-    phase = configs.PhaseConfig("p", {"reprojection": 1.0}, steps=99, convergence=CRITERION)
+    progress = Progress()
+    phase = PhaseConfig("p", {"reprojection": 1.0}, steps=99, convergence=CRITERION)
     best = []
     for loss in losses[:8]:
         assert not progress.over(phase)
@@ -132,7 +133,7 @@ def test_a_worse_interval_is_not_the_best():
 
 
 def test_the_steps_run_out():
-    phase = configs.PhaseConfig("p", {"reprojection": 1.0}, steps=3, convergence=CRITERION)
+    phase = PhaseConfig("p", {"reprojection": 1.0}, steps=3, convergence=CRITERION)
     assert [progress_after([1.0] * n)[0].over(phase) for n in range(5)] == [
         False, False, False, True, True,
     ]  # fmt: skip
@@ -142,7 +143,7 @@ def test_the_next_phase_starts_afresh_but_keeps_counting_steps():
     progress, _ = progress_after([5.0] * 5)
     progress.seconds = 7.0
     progress.next_phase()
-    assert progress == runs.Progress(phase=1, total_step=5, seconds=7.0)
+    assert progress == Progress(phase=1, total_step=5, seconds=7.0)
 
 
 def test_a_phase_returns_to_its_best_weights(short, tmp_path):
@@ -182,7 +183,7 @@ def test_training_stops_where_the_loss_has_converged(short):
 
 def test_learning_rate_by_hand():
     def phase(**settings):
-        return configs.PhaseConfig("p", {"reprojection": 1.0}, 10, learning_rate=8.0, **settings)
+        return PhaseConfig("p", {"reprojection": 1.0}, 10, learning_rate=8.0, **settings)
 
     def rates(steps, **settings):
         return [phase(**settings).learning_rate_at(step) for step in steps]
