@@ -18,7 +18,7 @@ from canonlift.methods.consistency import align, rotations
 from canonlift.methods.fusion import FusionConfig, fuse
 from canonlift.methods.passes import Method, Pass
 from canonlift.methods.relations import RelationConfig
-from canonlift.overlap import window_frames
+from canonlift.time_windows import window_frames
 from canonlift.types import Lifted, Views
 
 LOSSES = {"relative": consistency.consistency, "printed": consistency.consistency_as_printed}

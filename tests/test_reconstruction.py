@@ -22,9 +22,9 @@ from canonlift.inference.reconstruction import (
     reconstruct,
     settle_windows,
 )
-from canonlift.overlap import window_frames
 from canonlift.simulation.athlete import perform, sample_person
 from canonlift.simulation.motions import MOTIONS
+from canonlift.time_windows import window_frames
 
 
 def shot(

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from canonlift.data.frames import Frames
-from canonlift.overlap import window_starts
+from canonlift.time_windows import window_starts
 from canonlift.types import Target, Views
 
 

@@ -21,8 +21,8 @@ from canonlift.body.anatomy import body_length
 from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.geometry.rotations import nearest_rotation
-from canonlift.overlap import triangle_weights, window_frames
 from canonlift.solve.least_squares import TOLERANCE, Observations, adjust
+from canonlift.time_windows import triangle_weights, window_frames
 from canonlift.types import Lifted, Views
 
 WINDOW_S = 2.0

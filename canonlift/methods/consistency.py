@@ -15,7 +15,7 @@ from torch import Tensor
 from canonlift import distributed
 from canonlift.geometry.alignment import align_both_ways, procrustes
 from canonlift.geometry.scale import SMALLEST_NORM
-from canonlift.overlap import triangle_weights, window_frames
+from canonlift.time_windows import triangle_weights, window_frames
 from canonlift.types import Lifted, Views
 
 POINT = 1e-6  # size of a pose, relative to its detections, below which it counts as a point

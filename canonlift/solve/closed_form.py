@@ -9,8 +9,8 @@ from torch import Tensor
 from canonlift.body.anatomy import asymmetry, handedness
 from canonlift.geometry.factorisation import factorise
 from canonlift.geometry.scale import unit_scale
-from canonlift.overlap import window_frames
 from canonlift.solve.least_squares import TOLERANCE, Observations, adjust
+from canonlift.time_windows import window_frames
 from canonlift.types import Lifted, Target, Views
 
 SYMMETRIC = 0.2  # mean log ratio of left and right limbs at which trust falls to 1/e

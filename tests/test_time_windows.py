@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from canonlift.overlap import triangle_weights, window_frames, window_starts
+from canonlift.time_windows import triangle_weights, window_frames, window_starts
 
 SIZES = [(1, 1), (7, 7), (7, 20), (23, 1), (23, 2), (23, 5), (24, 8), (100, 99)]
 each_size = pytest.mark.parametrize(("n_frames", "length"), SIZES)
