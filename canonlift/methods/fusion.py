@@ -81,14 +81,24 @@ class Maps(NamedTuple):
         )
 
 
-def fuse(views: Views, lifted: Lifted, config: FusionConfig, joints: Sequence[str]) -> Views:
+def fuse(
+    views: Views,
+    lifted: Lifted,
+    config: FusionConfig,
+    joints: Sequence[str],
+    everywhere: bool | None = None,
+) -> Views:
     """Repair unsure joints by the other views' detections, with a gradient to the rotations.
 
     An unobserved joint is placed where two or more other views put it, with their mean
-    confidence. All other confidences, and the scale of the keypoints, stay.
+    confidence. All other confidences, and the scale of the keypoints, stay. `everywhere`
+    computes all joints and keeps the unsure ones, which changes no result: it spares waiting
+    for their number, and is therefore the default elsewhere than on a CPU.
     """
     unsure = _unsure(views, lifted, config, joints)
-    where = _places(unsure)
+    if everywhere is None:
+        everywhere = unsure.device.type != "cpu"
+    where = _all_places(unsure) if everywhere else unsure.nonzero()
     if len(where) == 0:
         return views
     place, found = METHODS[config.method](views, lifted, where, config)
@@ -135,14 +145,9 @@ def _all_but(
     return torch.tensor([name not in never for name in joints], device=device)
 
 
-def _places(unsure: Bool[Tensor, "B V J"]) -> Int[Tensor, "K 3"]:
-    """The places to work on: elsewhere than on a CPU, the program would wait for their number."""
-    return unsure.nonzero() if unsure.device.type == "cpu" else _everywhere(unsure)
-
-
-def _everywhere(unsure: Bool[Tensor, "B V J"]) -> Int[Tensor, "K 3"]:
-    every = torch.arange(unsure.numel(), device=unsure.device)
-    return torch.stack(torch.unravel_index(every, unsure.shape), dim=-1)
+def _all_places(unsure: Bool[Tensor, "B V J"]) -> Int[Tensor, "K 3"]:
+    every = [torch.arange(n, device=unsure.device) for n in unsure.shape]
+    return torch.cartesian_prod(*every)
 
 
 def joint_maps(
