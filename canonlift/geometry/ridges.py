@@ -20,7 +20,7 @@ class Stage(NamedTuple):
     steps: int
     # Largest fraction of the curvature that Newton's correction may take away from a step of
     # reweighted least squares. Larger ones converge faster, but may step over a maximum.
-    boldness: float
+    newton_limit: float
 
 
 SCHEDULE = (Stage(inf, 1, 0.7), Stage(2.6, 3, 0.85), Stage(0.6, 8, 0.95))
@@ -111,7 +111,7 @@ def _highest(ridges: Ridges, spread: float, extent: float) -> Float[Tensor, "2 K
             block = Ridges(*part)
             x, y = _best(block, start, keep, spread)
             for _ in range(stage.steps):
-                x, y = _step_up(block, x, y, spread, extent, stage.boldness)
+                x, y = _step_up(block, x, y, spread, extent, stage.newton_limit)
             ascended.append(torch.stack([x, y]))
         points = torch.cat(ascended, dim=-1)
     return _best(ridges, points, 1, spread)[:, 0]
@@ -181,13 +181,13 @@ def _step_up(
     y: Float[Tensor, "C K"],
     spread: float,
     extent: float,
-    boldness: float,
+    newton_limit: float,
 ) -> tuple[Float[Tensor, "C K"], Float[Tensor, "C K"]]:
     """One step to the maximum of a paraboloid that is tangent to the map, within the square.
 
     Reweighted least squares never step downwards but converge slowly. Newton's Hessian is theirs
     minus a term from the change of the weights. That term is subtracted in full, or scaled so that
-    the fraction `1 - boldness` of the curvature remains in every direction.
+    the fraction `1 - newton_limit` of the curvature remains in every direction.
     """
     across, ridge, dx, dy, own = distances_and_heights(ridges, x, y, spread)
     nx, ny = ridges.normal[:, :, None]
@@ -219,7 +219,7 @@ def _step_up(
     bend_yy.mul_(free_y)
 
     largest = _largest_eigenvalue((bend_xx, bend_xy, bend_yy), (xx, xy, yy))
-    factor = -boldness / largest.clamp_min_(boldness)
+    factor = -newton_limit / largest.clamp_min_(newton_limit)
     xx.addcmul_(factor, bend_xx)
     xy.addcmul_(factor, bend_xy)
     yy.addcmul_(factor, bend_yy)
