@@ -22,7 +22,7 @@ from canonlift.body.skeleton import H36M17
 from canonlift.geometry import ridges
 from canonlift.geometry.rotations import from_axis_angle
 from canonlift.geometry.scale import norm
-from canonlift.methods import frame_losses
+from canonlift.methods import frame_losses, fusion
 from canonlift.methods.fusion import (
     METHODS,
     FusionConfig,
@@ -147,12 +147,21 @@ def test_sure_joints_and_those_named_never_stay_bit_for_bit(method, threshold, n
 
 
 @each_method
-def test_looking_everywhere_repairs_the_same(method, noisy):
+def test_looking_everywhere_repairs_the_same(method, noisy, monkeypatch):
     """As it is where the number of unsure joints is not known in time."""
     views, lifted = noisy
     views = hidden(views, 0.2)
     expected = repaired(views, lifted, method=method)
-    found = repaired(views, lifted, everywhere=True, method=method)
+    looked_at = []
+
+    def noted(views, lifted, where, config):
+        looked_at.append(len(where))
+        return METHODS[method](views, lifted, where, config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fusion, "METHODS", {method: noted})
+        found = repaired(views, lifted, everywhere=True, method=method)
+    assert looked_at == [views.confidence.numel()]
     assert (expected.keypoints != views.keypoints).any()
     assert_close(found.keypoints, expected.keypoints)
     assert_close(found.confidence, expected.confidence)

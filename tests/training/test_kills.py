@@ -178,9 +178,7 @@ def test_other_failures_end_in_one_line_too(programs, trained, tiny, tmp_path):
 
 
 def test_a_run_that_fails_has_a_status_of_its_own(programs, tiny, tmp_path):
-    argv = ("train", tiny, "schedule.0.learning_rate=1e30", "--out", tmp_path / "run")
-    code, said = programs.run(*argv, first=QUICK)
+    settings = ("schedule.0.learning_rate=1e30", "checkpoint_seconds=99")
+    code, said = programs.run("train", tiny, *settings, "--out", tmp_path / "run", first=QUICK)
     assert code == 1
-    # Where a checkpoint is due between the two steps, the weights are read before the loss.
-    error = "canonlift train: error: the (loss is not finite at step 1|weights are not finite)"
-    assert re.match(error, said.splitlines()[-1])
+    assert "canonlift train: error: the loss is not finite at step 1" in said.splitlines()[-1]

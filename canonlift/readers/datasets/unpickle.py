@@ -50,7 +50,7 @@ def load_npz(path: Path, keys: Sequence[str], remedy: str) -> dict[str, Any]:
                 with archive.open(members[key]) as file:
                     entries[key] = _read_npy(file, members[key].file_size, f"{path}, {key}")
             return entries
-    # RuntimeError: encrypted; NotImplementedError: an unknown compression
+    # RuntimeError: encrypted, or of an unknown compression
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path}: not a readable .npz ({error}); fetch it again") from error
 
