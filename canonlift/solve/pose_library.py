@@ -1,0 +1,155 @@
+"""Where a solution begins: poses looked up in a library of simulated people, for all views at once.
+
+A pose of the library is seen from all around and from several heights. Each view of a frame is
+compared with all of these images, up to place and size, and the pose that suits all views together
+is taken, with the direction that suits each view best. That needs no training, and as the people
+of the library are no mirror images, nor is what is found.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from canonlift.body.skeleton import H36M17, ROOT, mirrored
+from canonlift.geometry.rotations import from_axis_angle, nearest_rotation
+from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.motions import MOTIONS
+from canonlift.solve.rotation_averaging import average_cameras, relations
+
+N_POSES, N_AZIMUTHS = 400, 24
+ELEVATIONS_DEG = (-5.0, 12.0, 32.0)  # of the camera above the body's horizon
+WORST = 0.3  # residual that a single view may contribute at most; 1: no likeness at all
+UNLIKELY = 0.05  # residual at which a view's direction counts half
+LEAST_JOINTS = 6  # that a skeleton shares with the library
+
+
+class Library(NamedTuple):
+    """Poses and directions to see them from."""
+
+    pose: Float[Tensor, "P J 3"]  # rms distance of joints from the root: 1
+    rotation: Float[Tensor, "A 3 3"]  # to the axes of the camera
+
+
+class Start(NamedTuple):
+    """Poses and cameras of windows, to be adjusted."""
+
+    pose: Float[Tensor, "N T J 3"]
+    rotation: Float[Tensor, "N V 3 3"]
+    unlikeness: Float[Tensor, " N"]  # mean residual of the views, 0 to 1
+
+
+@cache
+def library() -> Library:
+    """Poses as different as possible from each other, of simulated people and their mirror images.
+
+    The mirror image of a person, left and right exchanged, is a person.
+    """
+    generator = np.random.default_rng(0)
+    parts = []
+    for _ in range(24):
+        motions = [str(name) for name in generator.permutation(list(MOTIONS))]
+        parts.append(perform(sample_person(generator), motions, 900, 30.0, generator)[::9])
+    pose = torch.from_numpy(np.concatenate(parts)).float()
+    pose = pose - pose[:, :1]
+    hips = pose[:, H36M17.index("l_hip")] - pose[:, H36M17.index("r_hip")]
+    turn = torch.zeros_like(hips)
+    turn[:, 1] = torch.atan2(hips[:, 2], hips[:, 0])
+    pose = pose @ from_axis_angle(turn).mT
+    flipped = pose[:, list(mirrored(H36M17))] * torch.tensor([-1.0, 1.0, 1.0])
+    pose = torch.cat([pose, flipped])
+    pose = pose / pose.square().sum(-1).mean(-1).sqrt()[:, None, None]
+    pose = pose[_far_apart(pose.flatten(1), N_POSES)]
+
+    down = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # y up to y down, and z away
+    zero = torch.zeros(1)
+    turns = []
+    for elevation in ELEVATIONS_DEG:
+        tilt = from_axis_angle(torch.tensor([np.deg2rad(elevation), 0.0, 0.0]).float())
+        for azimuth in torch.arange(N_AZIMUTHS) * (2 * torch.pi / N_AZIMUTHS):
+            about = from_axis_angle(torch.cat([zero, azimuth[None], zero]))
+            turns.append(down @ tilt @ about)
+    return Library(pose, torch.stack(turns))
+
+
+def _far_apart(points: Float[Tensor, "N D"], count: int) -> list[int]:
+    """Points of which each is the one farthest from all before it."""
+    chosen, distance = [0], torch.full_like(points[:, 0], torch.inf)
+    for _ in range(count - 1):
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(1))
+        chosen.append(int(distance.argmax()))
+    return chosen
+
+
+def look_up(
+    points: Float[Tensor, "N T V J 2"],
+    confidence: Float[Tensor, "N T V J"],
+    joints: Sequence[str],
+) -> Start:
+    """Poses and rotations of windows whose cameras keep their relative rotations.
+
+    Joints that the library lacks are put at the root.
+
+    Raises:
+        ValueError: if there are too few joints that the library has.
+    """
+    known = [name for name in joints if name in H36M17]
+    if len(known) < LEAST_JOINTS:
+        raise ValueError(
+            f"of the joints {', '.join(joints)} only {len(known)} are those of a known body; "
+            f"at least {LEAST_JOINTS} of {', '.join(H36M17)} are needed"
+        )
+    here = [joints.index(name) for name in known]
+    there = [H36M17.index(name) for name in known]
+    poses, turns = library()
+    poses, turns = poses.to(points), turns.to(points)
+    image = torch.einsum("arc,pjc->pajr", turns[:, :2], poses[:, there])
+    seen = confidence[..., here]
+    flat = points[..., here, :].flatten(0, 1), seen.flatten(0, 1)
+    frames, n_frames = [], flat[0].shape[0]
+    for block in torch.arange(n_frames).split(64):
+        frames.append(_best(flat[0][block], flat[1][block], image))
+    pose_of, direction, residual = (torch.cat(part) for part in zip(*frames, strict=True))
+    shape = confidence.shape[:3]
+    direction, residual = direction.view(shape), residual.view(shape)
+    rotation = turns[direction]  # N T V 3 3, of each frame
+    weight = seen.mean(-1) / (1 + (residual / UNLIKELY).square())
+    cameras = average_cameras(relations(rotation.double(), weight.double())).to(points)
+    whole = poses.new_zeros(len(poses), len(joints), 3)
+    whole[:, here] = poses[:, there]
+    if ROOT in joints:
+        whole[:, joints.index(ROOT)] = 0
+    turn = nearest_rotation(torch.einsum("ntv,nvrc,ntvrd->ntcd", weight, cameras, rotation))
+    pose = whole[pose_of.view(shape[:2])] @ turn.mT
+    visible = seen.any(-1).to(points)
+    mean = (residual * visible).sum((1, 2)) / visible.sum((1, 2)).clamp_min(1)
+    return Start(pose, cameras, mean)
+
+
+def _best(
+    points: Float[Tensor, "F V J 2"], weight: Float[Tensor, "F V J"], image: Float[Tensor, "P A J 2"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The pose of each frame, the direction of each view, and its residual, 0 to 1."""
+    n_views, n_poses = weight.shape[1], image.shape[0]
+    flat, w = image.flatten(0, 1), weight.flatten(0, 1)
+    total = w.sum(1).clamp_min(1e-6)
+    centred = points.flatten(0, 1)
+    centred = centred - ((w[..., None] * centred).sum(1) / total[:, None])[:, None]
+    size = (w[..., None] * centred.square()).sum((1, 2)).clamp_min(1e-12).sqrt()
+    weighted = (w[..., None] * centred / size[:, None, None]).flatten(1)
+    # Weighted least squares over place and size, for every image: only products of matrices.
+    product = weighted @ flat.flatten(1).mT
+    spread = w @ flat.square().sum(-1).mT
+    for axis in (0, 1):
+        spread -= (w @ flat[..., axis].mT).square_() / total[:, None]
+    likeness = product.clamp_min_(0).square_() / spread.clamp_min_(1e-6)
+    residual = (1 - likeness).clamp_min_(0).view(-1, n_views, n_poses, image.shape[1])
+    least, direction = residual.min(-1)  # F V P
+    seen = (weight.sum(-1) > 0)[..., None]
+    pose = (least.clamp_max(WORST) * seen).sum(1).argmin(-1)
+    index = pose[:, None, None].expand(-1, n_views, 1)
+    return pose, direction.gather(2, index)[..., 0], least.gather(2, index)[..., 0]
