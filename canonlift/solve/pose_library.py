@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from canonlift.body.skeleton import H36M17, ROOT, mirrored
+from canonlift.body.skeleton import H36M17, mirrored
 from canonlift.geometry.rotations import from_axis_angle, nearest_rotation
 from canonlift.simulation.athlete import perform, sample_person
 from canonlift.simulation.motions import MOTIONS
@@ -26,6 +26,9 @@ ELEVATIONS_DEG = (-5.0, 12.0, 32.0)  # of the camera above the body's horizon
 WORST = 0.3  # residual that a single view may contribute at most; 1: no likeness at all
 UNLIKELY = 0.05  # residual at which a view's direction counts half
 LEAST_JOINTS = 6  # that a skeleton shares with the library
+DOUBTFUL = 0.2  # mean residual of a view in a window above which it is turned by quarters
+CLEARLY = 0.6  # residual after turning over that before, below which the view stays turned
+BLOCK = 64  # frames compared at a time
 
 
 class Library(NamedTuple):
@@ -92,42 +95,103 @@ def look_up(
 ) -> Start:
     """Poses and rotations of windows whose cameras keep their relative rotations.
 
-    Joints that the library lacks are put at the root.
+    Where a view is unlike everything it is turned by quarters, as of a phone held upright, and
+    then compared again. Joints that the library lacks are put at the root.
 
     Raises:
         ValueError: if there are too few joints that the library has.
     """
-    known = [name for name in joints if name in H36M17]
-    if len(known) < LEAST_JOINTS:
-        raise ValueError(
-            f"of the joints {', '.join(joints)} only {len(known)} are those of a known body; "
-            f"at least {LEAST_JOINTS} of {', '.join(H36M17)} are needed"
-        )
-    here = [joints.index(name) for name in known]
-    there = [H36M17.index(name) for name in known]
-    poses, turns = library()
-    poses, turns = poses.to(points), turns.to(points)
-    image = torch.einsum("arc,pjc->pajr", turns[:, :2], poses[:, there])
-    seen = confidence[..., here]
-    flat = points[..., here, :].flatten(0, 1), seen.flatten(0, 1)
-    frames, n_frames = [], flat[0].shape[0]
-    for block in torch.arange(n_frames).split(64):
-        frames.append(_best(flat[0][block], flat[1][block], image))
-    pose_of, direction, residual = (torch.cat(part) for part in zip(*frames, strict=True))
-    shape = confidence.shape[:3]
-    direction, residual = direction.view(shape), residual.view(shape)
-    rotation = turns[direction]  # N T V 3 3, of each frame
-    weight = seen.mean(-1) / (1 + (residual / UNLIKELY).square())
+    images = Images.of(joints, points)
+    seen = confidence[..., images.here]
+    flat = points[..., images.here, :]
+    found = _search(flat, seen, images)
+    unlike = found.unlikeness(seen) > DOUBTFUL  # N V
+    if unlike.any():
+        odd = unlike.any(1).nonzero()[:, 0]
+        quarter = _quarters(flat[odd], seen[odd], images) * unlike[odd]
+        turn = _quarter_turns(quarter, points)
+        again = _search(flat[odd] @ turn[:, None].mT, seen[odd], images)
+        found = Found(*(whole.index_put((odd,), part) for whole, part in zip(found, again, strict=True)))
+        turns = torch.eye(3).to(points).repeat(*unlike.shape, 1, 1)
+        turns[odd, ..., :2, :2] = turn
+    else:
+        turns = torch.eye(3).to(points).expand(*unlike.shape, 3, 3)
+
+    rotation = turns[:, None].mT @ images.rotation[found.direction]  # N T V 3 3, of each frame
+    weight = seen.mean(-1) / (1 + (found.residual / UNLIKELY).square())
     cameras = average_cameras(relations(rotation.double(), weight.double())).to(points)
-    whole = poses.new_zeros(len(poses), len(joints), 3)
-    whole[:, here] = poses[:, there]
-    if ROOT in joints:
-        whole[:, joints.index(ROOT)] = 0
     turn = nearest_rotation(torch.einsum("ntv,nvrc,ntvrd->ntcd", weight, cameras, rotation))
-    pose = whole[pose_of.view(shape[:2])] @ turn.mT
-    visible = seen.any(-1).to(points)
-    mean = (residual * visible).sum((1, 2)) / visible.sum((1, 2)).clamp_min(1)
-    return Start(pose, cameras, mean)
+    return Start(images.pose[found.pose] @ turn.mT, cameras, found.unlikeness(seen).mean(-1))
+
+
+class Images(NamedTuple):
+    """The library's poses on given joints, and how they look from all directions."""
+
+    here: list[int]  # joints that the library has
+    pose: Float[Tensor, "P J 3"]  # on all joints
+    rotation: Float[Tensor, "A 3 3"]
+    image: Float[Tensor, "P A K 2"]  # of the joints `here`
+
+    @classmethod
+    def of(cls, joints: Sequence[str], like: Tensor) -> "Images":
+        known = [name for name in joints if name in H36M17]
+        if len(known) < LEAST_JOINTS:
+            raise ValueError(
+                f"of the joints {', '.join(joints)} only {len(known)} are those of a known body; "
+                f"at least {LEAST_JOINTS} of {', '.join(H36M17)} are needed"
+            )
+        pose, rotation = (part.to(like) for part in library())
+        here = [joints.index(name) for name in known]
+        there = [H36M17.index(name) for name in known]
+        image = torch.einsum("arc,pjc->pajr", rotation[:, :2], pose[:, there])
+        whole = pose.new_zeros(len(pose), len(joints), 3)
+        whole[:, here] = pose[:, there]
+        return cls(here, whole, rotation, image)
+
+
+class Found(NamedTuple):
+    """What is most like the views of each frame."""
+
+    pose: Int[Tensor, "N T"]
+    direction: Int[Tensor, "N T V"]
+    residual: Float[Tensor, "N T V"]  # 0: exactly like it, 1: not at all
+
+    def unlikeness(self, seen: Float[Tensor, "N T V J"]) -> Float[Tensor, "N V"]:
+        """Mean residual of each view."""
+        visible = (seen > 0).any(-1).to(self.residual.dtype)
+        return (self.residual * visible).sum(1) / visible.sum(1).clamp_min(1)
+
+
+def _search(points: Tensor, seen: Tensor, images: Images) -> Found:
+    """The pose for all views of a frame together, and a direction for each."""
+    n, t, v = seen.shape[:3]
+    frames = points.flatten(0, 1).split(BLOCK), seen.flatten(0, 1).split(BLOCK)
+    parts = [_best(p, s, images.image) for p, s in zip(*frames, strict=True)]
+    pose, direction, residual = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Found(pose.view(n, t), direction.view(n, t, v), residual.view(n, t, v))
+
+
+def _quarters(points: Tensor, seen: Tensor, images: Images) -> Int[Tensor, "N V"]:
+    """By how many quarter turns each view, by itself, becomes most like a standing person."""
+    some = torch.linspace(0, points.shape[1] - 1, min(8, points.shape[1])).long()
+    points, seen = points[:, some], seen[:, some]
+    n, t, v = seen.shape[:3]
+    single = seen.movedim(2, 1).reshape(n * v, t, 1, -1)
+    likeness = []
+    for quarter in range(4):
+        turn = _quarter_turns(torch.full((n, v), quarter), points)
+        turned = (points @ turn[:, None].mT).movedim(2, 1).reshape(n * v, t, 1, -1, 2)
+        found = _search(turned, single, images)
+        likeness.append(found.unlikeness(single).view(n, v))
+    least = torch.stack(likeness)
+    best = least.argmin(0)
+    return torch.where(least.amin(0) < CLEARLY * least[0], best, 0)
+
+
+def _quarter_turns(quarter: Int[Tensor, "N V"], like: Tensor) -> Float[Tensor, "N V 2 2"]:
+    angle = quarter.to(like) * (torch.pi / 2)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
 
 
 def _best(
