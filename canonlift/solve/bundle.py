@@ -150,10 +150,10 @@ def _turns(cameras: Cameras, basis: Basis) -> Float[Tensor, "N K_1 V 3"]:
 class _Normal(NamedTuple):
     """Normal equations after the joints are eliminated, and what gives the joints back."""
 
-    matrix: Float[Tensor, "N T V 7 V 7"]
-    right: Float[Tensor, "N T V 7"]
+    matrix: Float[Tensor, "N T V P V P"]
+    right: Float[Tensor, "N T V P"]
     root: Float[Tensor, "N T J 3 3"]  # root^T root is the inverse of a joint's own matrix
-    coupling: Float[Tensor, "N T J3 V7"]
+    coupling: Float[Tensor, "N T J3 VP"]
     joints: Float[Tensor, "N T J3 1"]
 
 
@@ -161,26 +161,31 @@ def _step(
     state: Solved, detections: Detections, priors: Priors, basis: Basis, tolerance: float
 ) -> tuple[Tensor, Cameras]:
     pose, cameras = state.pose, state.cameras
-    normal = _eliminate_joints(state, detections, priors, tolerance)
+    normal = _eliminate_joints(state, detections, priors, tolerance, basis.n_of_view > 0)
     change = _solve_cameras(normal, cameras, priors, basis)
     flat = change.flatten(2)[..., None]
     joints = normal.joints - normal.coupling @ flat
     joints = (normal.root.mT @ joints.unflatten(2, (-1, 3)))[..., 0]
-    return pose + joints, cameras._replace(
-        rotation=from_axis_angle(change[..., 3:6]) @ cameras.rotation,
+    cameras = cameras._replace(
         origin=cameras.origin + change[..., :2],
         log_nearness=cameras.log_nearness + change[..., 2].clamp(-LONGEST, LONGEST),
-        log_focal=cameras.log_focal + change[..., 6].clamp(-LONGEST, LONGEST),
     )
+    if basis.n_of_view:
+        cameras = cameras._replace(
+            rotation=from_axis_angle(change[..., 3:6]) @ cameras.rotation,
+            log_focal=cameras.log_focal + change[..., 6].clamp(-LONGEST, LONGEST),
+        )
+    return pose + joints, cameras
 
 
 def _eliminate_joints(
-    state: Solved, detections: Detections, priors: Priors, tolerance: float
+    state: Solved, detections: Detections, priors: Priors, tolerance: float, turning: bool
 ) -> _Normal:
     pose, cameras = state.pose, state.cameras
     n, t, v, j = detections.confidence.shape
+    p = 7 if turning else N_LOCAL
     seen: Projection = project(cameras, pose)
-    by_joint, by_camera = derivatives(cameras, seen)
+    by_joint, by_camera = derivatives(cameras, seen, turning)
     residual = detections.points - seen.image
     weight = robust_weights(residual.square().sum(-1), detections.confidence, tolerance)
     root = weight.sqrt()[..., None, None]
@@ -196,20 +201,20 @@ def _eliminate_joints(
     right = rows.mT @ gap.transpose(2, 3).reshape(n, t, j, 2 * v, 1)
     right = right + (priors.pose_weight * (priors.pose - pose))[..., None]
     inverse = _inverse_cholesky(matrix)
-    coupling = (of_joint.mT @ of_camera).permute(0, 1, 3, 4, 2, 5).reshape(n, t, j, 3, 7 * v)
+    coupling = (of_joint.mT @ of_camera).permute(0, 1, 3, 4, 2, 5).flatten(4)
     coupling = (inverse @ coupling).flatten(2, 3)
     joints = (inverse @ right).flatten(2, 3)
 
-    rows = of_camera.reshape(n, t, v, 2 * j, 7)
+    rows = of_camera.flatten(3, 4)
     own = rows.mT @ rows
     right_of_camera = (rows.mT @ gap.reshape(n, t, v, 2 * j, 1))[..., 0]
-    expected, prior = _camera_priors(cameras, priors)
+    expected, prior = (part[..., :p] for part in _camera_priors(cameras, priors))
     diagonal = own.diagonal(dim1=-2, dim2=-1)
     own = own + torch.diag_embed(damping * diagonal + prior + 1e-9)
-    whole = -(coupling.mT @ coupling).reshape(n, t, v, 7, v, 7)
+    whole = -(coupling.mT @ coupling).reshape(n, t, v, p, v, p)
     whole.diagonal(dim1=2, dim2=4).add_(own.permute(0, 1, 3, 4, 2))
     right_of_camera = right_of_camera + prior * expected
-    right_of_camera = right_of_camera - (coupling.mT @ joints).reshape(n, t, v, 7)
+    right_of_camera = right_of_camera - (coupling.mT @ joints).reshape(n, t, v, p)
     return _Normal(whole, right_of_camera, inverse, coupling, joints)
 
 
@@ -235,7 +240,7 @@ def _camera_priors(
 
 def _solve_cameras(
     normal: _Normal, cameras: Cameras, priors: Priors, basis: Basis
-) -> Float[Tensor, "N T V 7"]:
+) -> Float[Tensor, "N T V P"]:
     n, t, v = normal.right.shape[:3]
     size = N_LOCAL * v
     local = normal.matrix[:, :, :, :N_LOCAL, :, :N_LOCAL].reshape(n, t, size, size)
@@ -243,7 +248,7 @@ def _solve_cameras(
     factor, _ = torch.linalg.cholesky_ex(local)
     if basis.n_of_view == 0:
         found = torch.cholesky_solve(right, factor).reshape(n, t, v, N_LOCAL)
-        return torch.nn.functional.pad(found, (0, 4))
+        return found
     spread = _spread(basis)
     between = normal.matrix[:, :, :, :N_LOCAL, :, N_LOCAL:].reshape(n, t, size * v, 4) @ spread
     between = between.reshape(n, t, size, -1)
@@ -335,5 +340,5 @@ def joint_covariance(
 ) -> Float[Tensor, "N T J 3 3"]:
     """Covariance of joints for cameras that are as they are, for residuals of variance 1."""
     steady = solved._replace(damping=torch.zeros_like(solved.damping))
-    root = _eliminate_joints(steady, detections, priors, tolerance).root
+    root = _eliminate_joints(steady, detections, priors, tolerance, turning=False).root
     return root.mT @ root

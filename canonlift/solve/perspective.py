@@ -59,12 +59,12 @@ def project(cameras: Cameras, pose: Float[Tensor, "N T J 3"]) -> Projection:
 
 
 def derivatives(
-    cameras: Cameras, seen: Projection
-) -> tuple[Float[Tensor, "N T V J 2 3"], Float[Tensor, "N T V J 2 7"]]:
+    cameras: Cameras, seen: Projection, turning: bool = True
+) -> tuple[Float[Tensor, "N T V J 2 3"], Float[Tensor, "N T V J 2 P"]]:
     """Of the images, with respect to the joints in camera axes, and to the cameras.
 
-    The seven are the origin (2), the logarithm of nearness, a small turn of the camera axes (3)
-    and the logarithm of the focal length.
+    The P are the origin (2), the logarithm of nearness and, if cameras are `turning`, a small turn
+    of the camera axes (3) and the logarithm of the focal length.
     """
     nearness = cameras.log_nearness.exp()[..., None, None]
     focal = cameras.log_focal.exp()[..., None, None]
@@ -80,10 +80,23 @@ def derivatives(
         [torch.cat([scale, zero, away[..., :1]], -1), torch.cat([zero, scale, away[..., 1:]], -1)],
         dim=-2,
     )
-    of_origin = aimed + (1 - aimed) / divisor
-    x, y, z = joint.unbind(-1)
-    turn = torch.linalg.cross(joint[..., None, :].expand_as(by_joint), by_joint, dim=-1)
-    by_origin = torch.diag_embed(of_origin.expand_as(image))
-    by_nearness = ((image - origin) / divisor)[..., None]
-    by_focal = (scale * joint[..., :2])[..., None]
-    return by_joint, torch.cat([by_origin, by_nearness, turn, by_focal], dim=-1)
+    of_origin = (aimed + (1 - aimed) / divisor).expand_as(divisor)
+    by_nearness = (image - origin) / divisor
+    columns = [
+        torch.cat([of_origin, zero, by_nearness[..., :1]], dim=-1),
+        torch.cat([zero, of_origin, by_nearness[..., 1:]], dim=-1),
+    ]
+    if turning:
+        x, y, z = joint.unbind(-1)
+        right, down = away.unbind(-1)
+        scale = scale[..., 0]
+        turns = [
+            [y * right, z * scale - x * right, -y * scale],
+            [y * down - z * scale, -x * down, x * scale],
+        ]
+        by_focal = scale[..., None] * joint[..., :2]
+        columns = [
+            torch.cat([column, torch.stack(turn, -1), by_focal[..., i : i + 1]], dim=-1)
+            for i, (column, turn) in enumerate(zip(columns, turns, strict=True))
+        ]
+    return by_joint, torch.stack(columns, dim=-2)

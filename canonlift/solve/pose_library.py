@@ -21,7 +21,7 @@ from canonlift.simulation.athlete import perform, sample_person
 from canonlift.simulation.motions import MOTIONS
 from canonlift.solve.rotation_averaging import average_cameras, relations
 
-N_POSES, N_AZIMUTHS = 400, 24
+N_POSES, N_AZIMUTHS = 200, 16
 ELEVATIONS_DEG = (-5.0, 12.0, 32.0)  # of the camera above the body's horizon
 WORST = 0.3  # residual that a single view may contribute at most; 1: no likeness at all
 UNLIKELY = 0.05  # residual at which a view's direction counts half
@@ -36,14 +36,6 @@ class Library(NamedTuple):
 
     pose: Float[Tensor, "P J 3"]  # rms distance of joints from the root: 1
     rotation: Float[Tensor, "A 3 3"]  # to the axes of the camera
-
-
-class Start(NamedTuple):
-    """Poses and cameras of windows, to be adjusted."""
-
-    pose: Float[Tensor, "N T J 3"]
-    rotation: Float[Tensor, "N V 3 3"]
-    unlikeness: Float[Tensor, " N"]  # mean residual of the views, 0 to 1
 
 
 @cache
@@ -88,40 +80,24 @@ def _far_apart(points: Float[Tensor, "N D"], count: int) -> list[int]:
     return chosen
 
 
-def look_up(
-    points: Float[Tensor, "N T V J 2"],
-    confidence: Float[Tensor, "N T V J"],
-    joints: Sequence[str],
-) -> Start:
-    """Poses and rotations of windows whose cameras keep their relative rotations.
+class Likenesses(NamedTuple):
+    """The pose of the library that each frame is most like, and the direction of each view."""
 
-    Where a view is unlike everything it is turned by quarters, as of a phone held upright, and
-    then compared again. Joints that the library lacks are put at the root.
+    pose: Float[Tensor, "*F J 3"]
+    rotation: Float[Tensor, "*F V 3 3"]  # to the axes of the camera
+    weight: Float[Tensor, "*F V"]
+    residual: Float[Tensor, "*F V"]  # 0: exactly like it, 1: not at all
 
-    Raises:
-        ValueError: if there are too few joints that the library has.
-    """
-    images = Images.of(joints, points)
-    seen = confidence[..., images.here]
-    flat = points[..., images.here, :]
-    found = _search(flat, seen, images)
-    unlike = found.unlikeness(seen) > DOUBTFUL  # N V
-    if unlike.any():
-        odd = unlike.any(1).nonzero()[:, 0]
-        quarter = _quarters(flat[odd], seen[odd], images) * unlike[odd]
-        turn = _quarter_turns(quarter, points)
-        again = _search(flat[odd] @ turn[:, None].mT, seen[odd], images)
-        found = Found(*(whole.index_put((odd,), part) for whole, part in zip(found, again, strict=True)))
-        turns = torch.eye(3).to(points).repeat(*unlike.shape, 1, 1)
-        turns[odd, ..., :2, :2] = turn
-    else:
-        turns = torch.eye(3).to(points).expand(*unlike.shape, 3, 3)
+    def of(self, frames: Int[Tensor, "N T"]) -> "Likenesses":
+        """Those of windows of frames."""
+        return Likenesses(*(part[frames] for part in self))
 
-    rotation = turns[:, None].mT @ images.rotation[found.direction]  # N T V 3 3, of each frame
-    weight = seen.mean(-1) / (1 + (found.residual / UNLIKELY).square())
-    cameras = average_cameras(relations(rotation.double(), weight.double())).to(points)
-    turn = nearest_rotation(torch.einsum("ntv,nvrc,ntvrd->ntcd", weight, cameras, rotation))
-    return Start(images.pose[found.pose] @ turn.mT, cameras, found.unlikeness(seen).mean(-1))
+    def start(self) -> tuple[Float[Tensor, "N T J 3"], Float[Tensor, "N V 3 3"]]:
+        """Poses and rotations of windows in which cameras keep their relative rotations."""
+        cameras = average_cameras(relations(self.rotation.double(), self.weight.double()))
+        cameras = cameras.to(self.pose)
+        product = torch.einsum("ntv,nvrc,ntvrd->ntcd", self.weight, cameras, self.rotation)
+        return self.pose @ nearest_rotation(product).mT, cameras
 
 
 class Images(NamedTuple):
@@ -152,43 +128,67 @@ class Images(NamedTuple):
 class Found(NamedTuple):
     """What is most like the views of each frame."""
 
-    pose: Int[Tensor, "N T"]
-    direction: Int[Tensor, "N T V"]
-    residual: Float[Tensor, "N T V"]  # 0: exactly like it, 1: not at all
+    pose: Int[Tensor, " F"]
+    direction: Int[Tensor, "F V"]
+    residual: Float[Tensor, "F V"]
 
-    def unlikeness(self, seen: Float[Tensor, "N T V J"]) -> Float[Tensor, "N V"]:
+    def unlikeness(self, seen: Float[Tensor, "F V J"]) -> Float[Tensor, " V"]:
         """Mean residual of each view."""
         visible = (seen > 0).any(-1).to(self.residual.dtype)
-        return (self.residual * visible).sum(1) / visible.sum(1).clamp_min(1)
+        return (self.residual * visible).sum(0) / visible.sum(0).clamp_min(1)
+
+
+def look_up(
+    points: Float[Tensor, "F V J 2"], confidence: Float[Tensor, "F V J"], joints: Sequence[str]
+) -> Likenesses:
+    """Compare every frame with the library.
+
+    Views that are unlike everybody are turned by quarters, as of a phone held upright, and
+    compared again. Joints that the library lacks are put at the root.
+
+    Raises:
+        ValueError: if there are too few joints that the library has.
+    """
+    images = Images.of(joints, points)
+    seen, points = confidence[..., images.here], points[..., images.here, :]
+    found = _search(points, seen, images)
+    unlike = found.unlikeness(seen) > DOUBTFUL
+    turn = torch.eye(3).to(points).repeat(len(unlike), 1, 1)
+    if unlike.any():
+        turn[:, :2, :2] = _quarter_turns(_quarters(points, seen, images) * unlike, points)
+        found = _search(points @ turn[:, :2, :2].mT, seen, images)
+    rotation = turn.mT @ images.rotation[found.direction]
+    weight = seen.mean(-1) / (1 + (found.residual / UNLIKELY).square())
+    return Likenesses(images.pose[found.pose], rotation, weight, found.residual)
 
 
 def _search(points: Tensor, seen: Tensor, images: Images) -> Found:
     """The pose for all views of a frame together, and a direction for each."""
-    n, t, v = seen.shape[:3]
-    frames = points.flatten(0, 1).split(BLOCK), seen.flatten(0, 1).split(BLOCK)
-    parts = [_best(p, s, images.image) for p, s in zip(*frames, strict=True)]
-    pose, direction, residual = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Found(pose.view(n, t), direction.view(n, t, v), residual.view(n, t, v))
+    parts = [
+        _best(p, s, images.image)
+        for p, s in zip(points.split(BLOCK), seen.split(BLOCK), strict=True)
+    ]
+    return Found(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _quarters(points: Tensor, seen: Tensor, images: Images) -> Int[Tensor, "N V"]:
+def _quarters(points: Tensor, seen: Tensor, images: Images) -> Int[Tensor, " V"]:
     """By how many quarter turns each view, by itself, becomes most like a standing person."""
-    some = torch.linspace(0, points.shape[1] - 1, min(8, points.shape[1])).long()
-    points, seen = points[:, some], seen[:, some]
-    n, t, v = seen.shape[:3]
-    single = seen.movedim(2, 1).reshape(n * v, t, 1, -1)
+    some = torch.linspace(0, len(points) - 1, min(32, len(points))).long()
+    points, seen = points[some], seen[some]
+    n_views = seen.shape[1]
+    single = seen.flatten(0, 1)[:, None]
     likeness = []
     for quarter in range(4):
-        turn = _quarter_turns(torch.full((n, v), quarter), points)
-        turned = (points @ turn[:, None].mT).movedim(2, 1).reshape(n * v, t, 1, -1, 2)
+        turn = _quarter_turns(torch.full((n_views,), quarter), points)
+        turned = (points @ turn.mT).flatten(0, 1)[:, None]
         found = _search(turned, single, images)
-        likeness.append(found.unlikeness(single).view(n, v))
+        likeness.append(found._replace(residual=found.residual.view(-1, n_views)).unlikeness(seen))
     least = torch.stack(likeness)
     best = least.argmin(0)
     return torch.where(least.amin(0) < CLEARLY * least[0], best, 0)
 
 
-def _quarter_turns(quarter: Int[Tensor, "N V"], like: Tensor) -> Float[Tensor, "N V 2 2"]:
+def _quarter_turns(quarter: Int[Tensor, " V"], like: Tensor) -> Float[Tensor, "V 2 2"]:
     angle = quarter.to(like) * (torch.pi / 2)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))

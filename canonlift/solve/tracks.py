@@ -66,15 +66,15 @@ def track(
     )
     focal_weight = (GIVEN_FOCAL_WEIGHT if focal_known else FOCAL_WEIGHT) / frames.shape[1]
     tree = Tree.of(joints, observed.keypoints)
+    likenesses = look_up(observed.keypoints[keys], observed.confidence[keys], joints)
     parts = []
     for some in frames.split(block):
         windows = cut(observed, some)
-        start = look_up(*windows.detections, joints)
-        rotation = start.rotation[:, None].expand(-1, some.shape[1], -1, -1, -1)
-        cameras = place_cameras(windows, start.pose, rotation)
-        solved = _settle(
-            windows, Solved.begin(start.pose, cameras), basis, tree, focal_weight, piece
-        )
+        likeness = likenesses.of(some // step)
+        pose, rotation = likeness.start()
+        rotation = rotation[:, None].expand(-1, some.shape[1], -1, -1, -1)
+        start = Solved.begin(pose, place_cameras(windows, pose, rotation))
+        solved = _settle(windows, start, basis, tree, focal_weight, piece)
         found = solved.cameras
         parts.append(
             Track(
@@ -83,7 +83,7 @@ def track(
                 found.log_nearness,
                 found.log_focal + windows.size.log(),
                 solved.pose,
-                start.unlikeness[:, None].expand(some.shape),
+                likeness.residual.mean(-1),
             )
         )
     together = Track(*(torch.cat(part) for part in zip(*parts, strict=True)))
