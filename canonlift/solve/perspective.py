@@ -34,69 +34,58 @@ class Cameras(NamedTuple):
 
     def images(self, pose: Float[Tensor, "N T J 3"]) -> Float[Tensor, "N T V J 2"]:
         """Where the joints are seen."""
-        return project(self, pose).image
+        return project(self, pose).image.movedim(0, -1)
 
 
 class Projection(NamedTuple):
-    """Images, and what their derivatives are made of."""
+    """Images, and what their derivatives are made of; coordinates come first, for speed."""
 
-    image: Float[Tensor, "N T V J 2"]
-    joint: Float[Tensor, "N T V J 3"]  # in camera axes
-    divisor: Float[Tensor, "N T V J 1"]  # depth of the joint over that of the origin
+    image: Float[Tensor, "2 N T V J"]
+    joint: Float[Tensor, "3 N T V J"]  # in camera axes
+    divisor: Float[Tensor, "N T V J"]  # depth of the joint over that of the origin
 
 
 def project(cameras: Cameras, pose: Float[Tensor, "N T J 3"]) -> Projection:
     """Image every joint by every camera."""
-    joint = pose[:, :, None] @ cameras.rotation.mT
-    nearness = cameras.log_nearness.exp()[..., None, None]
-    focal = cameras.log_focal.exp()[..., None, None]
-    origin = cameras.origin[..., None, :]
-    offset = (origin - cameras.centre[..., None, :]) * (1 - cameras.aimed[..., None, None])
-    depth = nearness * joint[..., 2:]
-    divisor = (1 + depth).clamp_min(NEAREST)
-    image = origin + (focal * nearness * joint[..., :2] - depth * offset) / divisor
+    across = cameras.rotation.movedim((-2, -1), (0, 1))[..., None]
+    x, y, z = pose[:, :, None].movedim(-1, 0).contiguous()
+    joint = across[:, 0] * x
+    joint.addcmul_(across[:, 1], y).addcmul_(across[:, 2], z)
+    nearness = cameras.log_nearness.exp()[..., None]
+    scale = (cameras.log_focal + cameras.log_nearness).exp()[..., None]
+    depth = nearness * joint[2]
+    divisor = (1 + depth).clamp_min_(NEAREST)
+    origin = cameras.origin.movedim(-1, 0)[..., None]
+    away = (origin - cameras.centre.movedim(-1, 0)[..., None]) * (1 - cameras.aimed)[..., None]
+    image = (scale * joint[:2]).addcmul_(depth, away, value=-1).div_(divisor).add_(origin)
     return Projection(image, joint, divisor)
 
 
 def derivatives(
     cameras: Cameras, seen: Projection, turning: bool = True
-) -> tuple[Float[Tensor, "N T V J 2 3"], Float[Tensor, "N T V J 2 P"]]:
-    """Of the images, with respect to the joints in camera axes, and to the cameras.
+) -> tuple[Float[Tensor, "2 3 N T V J"], Float[Tensor, "2 P N T V J"]]:
+    """Of the images, with respect to the joints in body axes, and to the cameras.
 
     The P are the origin (2), the logarithm of nearness and, if cameras are `turning`, a small turn
     of the camera axes (3) and the logarithm of the focal length.
     """
-    nearness = cameras.log_nearness.exp()[..., None, None]
-    focal = cameras.log_focal.exp()[..., None, None]
-    aimed = cameras.aimed[..., None, None]
-    image, joint, divisor = seen
-    origin = cameras.origin[..., None, :]
-    middle = torch.where(aimed > 0, origin, cameras.centre[..., None, :])
+    image, (x, y, z), divisor = seen
+    nearness = cameras.log_nearness.exp()[..., None]
+    aimed = cameras.aimed[..., None]
+    origin = cameras.origin.movedim(-1, 0)[..., None]
+    middle = torch.where(aimed > 0, origin, cameras.centre.movedim(-1, 0)[..., None])
     per_depth = nearness / divisor
-    away = per_depth * (middle - image)
-    scale = (focal * per_depth).expand_as(divisor)
-    zero = torch.zeros_like(scale)
-    by_joint = torch.stack(
-        [torch.cat([scale, zero, away[..., :1]], -1), torch.cat([zero, scale, away[..., 1:]], -1)],
-        dim=-2,
-    )
-    of_origin = (aimed + (1 - aimed) / divisor).expand_as(divisor)
-    by_nearness = (image - origin) / divisor
-    columns = [
-        torch.cat([of_origin, zero, by_nearness[..., :1]], dim=-1),
-        torch.cat([zero, of_origin, by_nearness[..., 1:]], dim=-1),
-    ]
+    scale = cameras.log_focal.exp()[..., None] * per_depth
+    right, down = away = per_depth * (middle - image)
+    across = cameras.rotation.movedim((-2, -1), (0, 1))[..., None]
+    by_joint = scale * across[:2]
+    by_joint.addcmul_(away[:, None], across[2])
+
+    by_camera = image.new_zeros(2, 7 if turning else 3, *divisor.shape)
+    by_camera[0, 0] = by_camera[1, 1] = aimed + (1 - aimed) / divisor
+    by_camera[:, 2] = (image - origin) / divisor
     if turning:
-        x, y, z = joint.unbind(-1)
-        right, down = away.unbind(-1)
-        scale = scale[..., 0]
-        turns = [
-            [y * right, z * scale - x * right, -y * scale],
-            [y * down - z * scale, -x * down, x * scale],
-        ]
-        by_focal = scale[..., None] * joint[..., :2]
-        columns = [
-            torch.cat([column, torch.stack(turn, -1), by_focal[..., i : i + 1]], dim=-1)
-            for i, (column, turn) in enumerate(zip(columns, turns, strict=True))
-        ]
-    return by_joint, torch.stack(columns, dim=-2)
+        by_camera[0, 3], by_camera[0, 4], by_camera[0, 5] = y * right, z * scale - x * right, -y * scale
+        by_camera[1, 3], by_camera[1, 4], by_camera[1, 5] = y * down - z * scale, -x * down, x * scale
+        by_camera[:, 6] = scale * seen.joint[:2]
+    return by_joint, by_camera
