@@ -37,7 +37,7 @@ class Priors(NamedTuple):
     origin: Float[Tensor, "N T V 2"]
     log_nearness: Float[Tensor, "N T V"]
     nearness_weight: float
-    log_focal: Float[Tensor, "N #T V"]
+    log_focal: Float[Tensor, "N T V"]
     focal_weight: float
     origin_weight: float = 1e-6
     turn_weight: float = 0.0  # against turning of the cameras from one knot to the next
@@ -93,7 +93,9 @@ def adjust(
             half of its weight.
         steps: how many.
     """
-    state = start._replace(cost=_cost(start.pose, start.cameras, detections, priors, basis, tolerance))
+    state = start._replace(
+        cost=_cost(start.pose, start.cameras, detections, priors, basis, tolerance)
+    )
     for _ in range(steps):
         pose, cameras = _step(state, detections, priors, basis, tolerance)
         found = _cost(pose, cameras, detections, priors, basis, tolerance)
@@ -202,7 +204,7 @@ def _eliminate_joints(
     turned.addcmul_(inverse[:, 1, None, :, :, None], coupling[1])
     turned.addcmul_(inverse[:, 2, None, :, :, None], coupling[2])
     coupling = turned.permute(2, 3, 4, 1, 0, 5).flatten(4).flatten(2, 3)  # N T VP 3J
-    joints = sum(inverse[:, i] * right[i] for i in range(3)).permute(1, 2, 0, 3).flatten(2)
+    joints = torch.einsum("rcntj,cntj->ntrj", inverse, right).flatten(2)
 
     n, t, v = cameras.log_focal.shape
     rows = of_camera.permute(2, 3, 4, 1, 0, 5).flatten(4)  # N T V P 2J
@@ -222,7 +224,7 @@ LOWER = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))  # of a symmetric 3 x 3
 DIAGONAL = [0, 2, 5]
 
 
-def _dot(a: Float[Tensor, "2 *a"], b: Float[Tensor, "2 *b"]) -> Float[Tensor, "*c"]:
+def _dot(a: Float[Tensor, "2 ..."], b: Float[Tensor, "2 ..."]) -> Tensor:
     """Products of image coordinates, summed."""
     return (a[0] * b[0]).addcmul_(a[1], b[1])
 
@@ -256,13 +258,14 @@ def _solve_cameras(
     right = normal.right[..., :N_LOCAL].reshape(n, t, size, 1)
     factor, _ = torch.linalg.cholesky_ex(local)
     if basis.n_of_view == 0:
-        found = torch.cholesky_solve(right, factor).reshape(n, t, v, N_LOCAL)
-        return found
+        return torch.cholesky_solve(right, factor).reshape(n, t, v, N_LOCAL)
     spread = _spread(basis)
     between = normal.matrix[:, :, :, :N_LOCAL, :, N_LOCAL:].reshape(n, t, size * v, 4) @ spread
     between = between.reshape(n, t, size, -1)
     globals_ = normal.matrix[:, :, :, N_LOCAL:, :, N_LOCAL:]
-    whole = torch.einsum("tac,ntuavb,tbd->nucvd", spread, globals_, spread).flatten(3).flatten(1, 2)
+    whole = (
+        torch.einsum("tac,ntuavb,tbd->nucvd", spread, globals_, spread).flatten(3).flatten(1, 2)
+    )
     pull = torch.einsum("tac,ntva->nvc", spread, normal.right[..., N_LOCAL:])
     both = torch.linalg.solve_triangular(factor, torch.cat([between, right], -1), upper=False)
     known, rest = both[..., :-1], both[..., -1:]
@@ -328,7 +331,7 @@ def _solve(matrix: Float[Tensor, "N G G"], right: Float[Tensor, "N G 1"]) -> Ten
     return torch.cholesky_solve(right, factor)
 
 
-def _inverse_cholesky(lower: Float[Tensor, "6 *batch"]) -> Float[Tensor, "3 3 *batch"]:
+def _inverse_cholesky(lower: Float[Tensor, "6 N T J"]) -> Float[Tensor, "3 3 N T J"]:
     """The inverse of the lower Cholesky factor of positive definite matrices."""
     a, b, d, c, e, f = lower
     xx = a.rsqrt()

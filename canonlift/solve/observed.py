@@ -100,4 +100,6 @@ def place_cameras(
     scale = torch.where(fits & (confidence > 0).any(-1), scale, usual)
     origin = target - scale[..., None] * middle
     log_nearness = scale.log() - windows.log_focal
-    return Cameras(rotation, origin, log_nearness, windows.log_focal, windows.centre, windows.aimed)
+    return Cameras(
+        rotation, origin, log_nearness, windows.log_focal, windows.centre, windows.aimed
+    )

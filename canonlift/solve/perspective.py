@@ -25,12 +25,8 @@ class Cameras(NamedTuple):
     origin: Float[Tensor, "N T V 2"]  # image of the body's origin, u
     log_nearness: Float[Tensor, "N T V"]  # log(1 / depth of the origin)
     log_focal: Float[Tensor, "N T V"]
-    centre: Float[Tensor, "N #T V 2"]  # principal point, c; of no meaning where `aimed`
-    aimed: Float[Tensor, "N #T V"]  # 1: c is unknown, and taken to be u; else 0
-
-    def turned(self, turn: Float[Tensor, "N #T 3 3"]) -> "Cameras":
-        """The same cameras, of bodies whose axes are turned: x -> turn x."""
-        return self._replace(rotation=self.rotation @ turn[:, :, None].mT)
+    centre: Float[Tensor, "N _T V 2"]  # principal point, c; of no meaning where `aimed`
+    aimed: Float[Tensor, "N _T V"]  # 1: c is unknown, and taken to be u; else 0
 
     def images(self, pose: Float[Tensor, "N T J 3"]) -> Float[Tensor, "N T V J 2"]:
         """Where the joints are seen."""
@@ -85,7 +81,15 @@ def derivatives(
     by_camera[0, 0] = by_camera[1, 1] = aimed + (1 - aimed) / divisor
     by_camera[:, 2] = (image - origin) / divisor
     if turning:
-        by_camera[0, 3], by_camera[0, 4], by_camera[0, 5] = y * right, z * scale - x * right, -y * scale
-        by_camera[1, 3], by_camera[1, 4], by_camera[1, 5] = y * down - z * scale, -x * down, x * scale
+        by_camera[0, 3], by_camera[0, 4], by_camera[0, 5] = (
+            y * right,
+            z * scale - x * right,
+            -y * scale,
+        )
+        by_camera[1, 3], by_camera[1, 4], by_camera[1, 5] = (
+            y * down - z * scale,
+            -x * down,
+            x * scale,
+        )
         by_camera[:, 6] = scale * seen.joint[:2]
     return by_joint, by_camera

@@ -1,4 +1,4 @@
-"""Where a solution begins: poses looked up in a library of simulated people, for all views at once.
+"""Where a solution begins: poses of simulated people that look like those of all views.
 
 A pose of the library is seen from all around and from several heights. Each view of a frame is
 compared with all of these images, up to place and size, and the pose that suits all views together
@@ -110,6 +110,7 @@ class Images(NamedTuple):
 
     @classmethod
     def of(cls, joints: Sequence[str], like: Tensor) -> "Images":
+        """The joints that the library has; the others are put at the root."""
         known = [name for name in joints if name in H36M17]
         if len(known) < LEAST_JOINTS:
             raise ValueError(
@@ -144,7 +145,7 @@ def look_up(
     """Compare every frame with the library.
 
     Views that are unlike everybody are turned by quarters, as of a phone held upright, and
-    compared again. Joints that the library lacks are put at the root.
+    compared again.
 
     Raises:
         ValueError: if there are too few joints that the library has.
@@ -195,7 +196,9 @@ def _quarter_turns(quarter: Int[Tensor, " V"], like: Tensor) -> Float[Tensor, "V
 
 
 def _best(
-    points: Float[Tensor, "F V J 2"], weight: Float[Tensor, "F V J"], image: Float[Tensor, "P A J 2"]
+    points: Float[Tensor, "F V J 2"],
+    weight: Float[Tensor, "F V J"],
+    image: Float[Tensor, "P A J 2"],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The pose of each frame, the direction of each view, and its residual, 0 to 1."""
     n_views, n_poses = weight.shape[1], image.shape[0]

@@ -4,7 +4,6 @@ No calibration, no training, no 3D label: cameras with perspective, moving or fi
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,10 +14,12 @@ from canonlift.body.skeleton import H36M17, ROOT, bones, conversion, lacking
 from canonlift.data.recording import Recording
 from canonlift.data.solution import Solution
 from canonlift.solve.joints import Finished, finish
-from canonlift.solve.observed import Observed, observe
+from canonlift.solve.observed import observe
 from canonlift.solve.tracks import Track, track
 
-EXTRA = ("pelvis", "thorax")  # joints that are added where they can be computed
+ADDED = ("pelvis", "thorax")  # joints that are computed where they were not detected
+UNSURE = 0.02  # standard deviation of joints, in body units, at which trust is halved
+KEPT = 0.5  # share of their confidence that detections keep at least where all is well
 
 
 @torch.no_grad()
@@ -26,81 +27,109 @@ def solve(
     recording: Recording,
     *,
     focal_px: float | Sequence[float] | None = None,
-    shared_focal: bool = False,
-    device: str = "cpu",
+    same_focal: bool = False,
+    device: str | torch.device = "cpu",
 ) -> Solution:
-    """Solve for poses, cameras and repaired joints of a recording of two or more views.
+    """Solve for the poses, the cameras and the repaired joints of a recording.
+
+    Needs two views or more, and of the joints of a known body at least half a dozen. A pelvis and
+    a thorax are added where they follow from other joints.
 
     Args:
-        recording: with `rig` set, its cameras are taken to be fixed; else each may move and zoom.
-        focal_px: focal length of each camera, or of all; estimated where not given.
-        shared_focal: all cameras have the same focal length, as phones of one kind.
+        recording: one with a `rig` has fixed cameras; else each may move and zoom.
+        focal_px: of each camera, or of all; estimated where not given.
+        same_focal: cameras are of one kind, with one focal length.
         device: where to compute.
 
     Raises:
-        ValueError: if there are fewer than two views, or too few joints of a known body.
+        ValueError: if there are too few views or joints, or focal lengths do not fit the views.
     """
     n_views = len(recording.views)
-    focal = None if focal_px is None else np.broadcast_to(np.asarray(focal_px, float), (n_views,))
+    if n_views < 2:
+        raise ValueError(
+            f"one view ({recording.views[0]}) cannot be solved; lift it by a network: "
+            "canonlift eval RUN --recordings FILE"
+        )
+    focal = None
+    if focal_px is not None:
+        focal = np.array(focal_px, dtype=float)
+        if focal.shape not in ((), (n_views,)) or not (focal > 0).all():
+            raise ValueError(
+                f"focal_px must be one positive number, or one for each of the views "
+                f"{', '.join(recording.views)}; got {focal_px}"
+            )
+        focal = np.broadcast_to(focal, (n_views,)).copy()
     observed = observe(recording, focal, device=device)
-    known = [i for i, name in enumerate(recording.joints) if name in H36M17]
-    names = [recording.joints[i] for i in known]
+    known = [index for index, name in enumerate(recording.joints) if name in H36M17]
     tracked = track(
         observed.pick(known),
-        names,
+        [recording.joints[index] for index in known],
         recording.fps,
-        bool(recording.rig),
-        focal is not None,
-        shared_focal,
+        rig=bool(recording.rig),
+        focal_known=focal is not None,
+        same_focal=same_focal,
     )
     found = finish(observed, tracked, known, recording.joints, recording.fps)
     return _solution(recording, tracked, found)
 
 
 def _solution(recording: Recording, tracked: Track, found: Finished) -> Solution:
-    extra = tuple(
-        name for name in EXTRA if name not in recording.joints and not lacking(recording.joints, (name,))
-    )
-    joints = recording.joints + extra
-    mix = torch.from_numpy(conversion(recording.joints, joints)).to(found.pose)
-    pose, image = mix @ found.pose, mix @ found.image
-    covariance = torch.einsum("ij,tjcd->ticd", mix.square(), found.covariance)
+    """The same in the units and with the joints of a solution; NaN where nothing was observed."""
+    added = [
+        name
+        for name in ADDED
+        if name not in recording.joints and not lacking(recording.joints, (name,))
+    ]
+    joints = (*recording.joints, *added)
     whole = recording.on_skeleton(joints)
-    root = joints.index(ROOT) if ROOT in joints else None
-    middle = pose[:, root] if root is not None else pose.mean(1)
-    in_camera = torch.einsum("tvrc,tc->tvr", tracked.rotation, middle)
-    nearness = found.log_nearness.exp()
-    deeper = 1 + nearness * in_camera[..., 2]
-    scale = tracked.log_focal.exp() * nearness
-    start, end = (list(side) for side in zip(*bones(joints), strict=True))
-    length = (pose[:, start] - pose[:, end]).norm(dim=-1).sum(-1)
-    seen = whole.confidence.max(-1) > 0
-    size = length[torch.from_numpy(seen.any(1))].median().clamp_min(1e-9)
-    root_px = image[:, :, root] if root is not None else found.origin
-    weight = torch.einsum("ij,tvj->tvi", mix, found.weight)
-    blind = ~seen
+    mix = torch.from_numpy(conversion(recording.joints, joints)).to(found.pose)
+    pose, refined, inlier = mix @ found.pose, mix @ found.refined, found.inlier @ mix.mT
+    covariance = torch.einsum("ij,tjcd->ticd", mix.square(), found.covariance)
 
-    def array(values: Tensor, missing: np.ndarray | None = None) -> np.ndarray:
-        out = values.float().numpy(force=True).copy()
-        if missing is not None:
-            out[missing] = np.nan
-        return out
-
+    observed = torch.from_numpy(whole.confidence > 0).to(pose.device)
+    views = observed.any(-1)
+    size = _body_unit(pose, joints, views.sum(-1) >= 2)
+    middle = pose[:, joints.index(ROOT)] if ROOT in joints else pose.mean(1)
+    depth = torch.einsum("tvc,tc->tv", tracked.rotation[..., 2, :], middle)
+    distance = (1 / found.log_nearness.exp() + depth) / size
+    root = refined[:, :, joints.index(ROOT)] if ROOT in joints else found.origin
+    blind, empty = ~views, ~views.any(-1)
+    covariance = covariance / size.square()
     return Solution(
         whole,
-        pose=array((pose - middle[:, None]) / size, ~seen.any(1)),
-        rotation=array(tracked.rotation, blind),
-        focal_px=array(tracked.log_focal.exp(), blind),
-        distance=array(deeper / nearness / size, blind),
-        root_px=array(root_px, blind),
-        keypoints_refined=array(image, blind),
-        inlier=array(weight),
-        covariance=array(covariance / size.square(), ~seen.any(1)),
-        trust=array(_trust(found, tracked)),
+        pose=_array((pose - middle[:, None]) / size, empty),
+        rotation=_array(tracked.rotation, blind),
+        focal_px=_array(tracked.log_focal.exp(), blind),
+        distance=_array(distance, blind),
+        root_px=_array(root, blind),
+        keypoints_refined=_array(refined, blind),
+        inlier=_array(inlier),
+        covariance=_array(covariance, empty),
+        trust=_array(_trust(covariance, inlier, observed)),
         swapped=found.swapped.numpy(force=True),
     )
 
 
-def _trust(found: Finished, tracked: Track) -> Float[Tensor, " T"]:
-    kept = found.weight.mean((1, 2))
-    return kept
+def _body_unit(
+    pose: Float[Tensor, "T J 3"], joints: Sequence[str], sure: Tensor
+) -> Float[Tensor, ""]:
+    """Median sum of the lengths of all bones, over frames of two views or more."""
+    start, end = (list(side) for side in zip(*bones(joints), strict=True))
+    length = torch.linalg.vector_norm(pose[:, start] - pose[:, end], dim=-1).sum(-1)
+    return (length[sure] if sure.any() else length).median().clamp_min(1e-9)
+
+
+def _trust(covariance: Tensor, inlier: Tensor, observed: Tensor) -> Float[Tensor, " T"]:
+    """From 0 to 1: how sure joints are, and whether the views agree; 0 with a single view."""
+    deviation = covariance.diagonal(dim1=-2, dim2=-1).sum(-1).mean(-1).sqrt()
+    sure = 1 / (1 + (deviation / UNSURE) ** 4)
+    count = observed.sum((1, 2)).clamp_min(1)
+    kept = (inlier * observed).sum((1, 2)) / count
+    return sure * (kept / KEPT).clamp_max(1.0) * (observed.any(-1).sum(-1) >= 2)
+
+
+def _array(values: Tensor, missing: Tensor | None = None) -> np.ndarray:
+    if missing is not None:
+        shape = missing.shape + (1,) * (values.ndim - missing.ndim)
+        values = values.masked_fill(missing.view(shape), torch.nan)
+    return values.float().numpy(force=True)

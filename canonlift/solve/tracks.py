@@ -50,7 +50,7 @@ def track(
     fps: float,
     rig: bool,
     focal_known: bool = False,
-    shared_focal: bool = False,
+    same_focal: bool = False,
     block: int = 64,
 ) -> Track:
     """Cameras of every frame; `block` windows are solved at a time."""
@@ -62,7 +62,7 @@ def track(
     basis = Basis(
         _knots(frames.shape[1], 1 if rig else 1 + max(1, round(seconds / KNOT_S)), observed),
         observed.keypoints.new_ones(frames.shape[1], 1),
-        shared_focal,
+        same_focal,
     )
     focal_weight = (GIVEN_FOCAL_WEIGHT if focal_known else FOCAL_WEIGHT) / frames.shape[1]
     tree = Tree.of(joints, observed.keypoints)
@@ -185,8 +185,15 @@ def _blended(
         ]
         return sums[0] / sums[1]
 
-    views = [mean(part, of_view) for part in windows[:4]]
-    return Track(*views, mean(windows.pose, share), mean(windows.unlikeness, share)), keys
+    blended = Track(
+        mean(windows.rotation, of_view),
+        mean(windows.origin, of_view),
+        mean(windows.log_nearness, of_view),
+        mean(windows.log_focal, of_view),
+        mean(windows.pose, share),
+        mean(windows.unlikeness, share),
+    )
+    return blended, keys
 
 
 def _interpolated(at_keys: Track, keys: Int[Tensor, " K"], n_frames: int) -> Track:
