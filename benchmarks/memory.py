@@ -32,7 +32,7 @@ from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.motions import MOTIONS
 from canonlift.simulation.session import film
-from canonlift.solve.closed_form import closed_form
+from canonlift.solver.closed_form import closed_form
 from canonlift.training import config as configs
 from canonlift.training import loop, runs
 from canonlift.training.train import HOOKS

@@ -50,7 +50,7 @@ from canonlift.models.mlp import PRECISIONS, CanonicalLifter
 from canonlift.models.table import Network
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, session
-from canonlift.solve.closed_form import closed_form
+from canonlift.solver.closed_form import closed_form
 from canonlift.training import config as configs
 from canonlift.training import loop, runs
 from canonlift.training.loop import Compute

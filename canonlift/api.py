@@ -13,7 +13,7 @@ from canonlift.inference import model as models
 from canonlift.inference.model import Model
 from canonlift.output.export.exporter import export
 from canonlift.readers.convert import convert
-from canonlift.solve.solve import solve
+from canonlift.solver.solve import solve
 from canonlift.training import config as configs
 from canonlift.training import train as training
 

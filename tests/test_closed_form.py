@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from canonlift.body.skeleton import H36M17
 from canonlift.data.frames import to_views
 from canonlift.geometry.alignment import align_similarity
-from canonlift.solve.closed_form import closed_form
+from canonlift.solver.closed_form import closed_form
 from canonlift.types import Views
 
 DEPTH = torch.tensor([1.0, 1.0, -1.0])

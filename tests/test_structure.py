@@ -19,7 +19,7 @@ FLOORS = (
     ("types",),
     ("metrics", "data."),
     ("models.", "simulation."),
-    ("solve.",),
+    ("solver.",),
     ("methods.",),
     ("readers.", "training."),
     ("inference.",),

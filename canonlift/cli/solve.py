@@ -22,7 +22,7 @@ from canonlift.data.frames import expand
 from canonlift.data.prediction import FILE
 from canonlift.data.solution import LIMBS, Solution, save_solutions
 from canonlift.evaluation.recordings import unique_names
-from canonlift.solve.solve import solve
+from canonlift.solver.solve import solve
 
 GOOD = 0.5  # trust below which a frame is called doubtful
 

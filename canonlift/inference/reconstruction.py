@@ -21,7 +21,7 @@ from canonlift.body.anatomy import body_length
 from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.geometry.rotations import nearest_rotation
-from canonlift.solve.least_squares import TOLERANCE, Observations, adjust
+from canonlift.solver.least_squares import TOLERANCE, Observations, adjust
 from canonlift.time_windows import triangle_weights, window_frames
 from canonlift.types import Lifted, Views
 

@@ -6,7 +6,7 @@ import torch
 
 from canonlift.body.skeleton import ROOT
 from canonlift.data.frames import read_one
-from canonlift.solve.least_squares import Observations, resect, triangulate
+from canonlift.solver.least_squares import Observations, resect, triangulate
 from canonlift.types import Lifted, Target, Views
 
 TRUSTED = 0.5  # trust above which a target is more likely right than wrong

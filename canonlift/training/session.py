@@ -12,7 +12,7 @@ from canonlift.data.recording import Recording
 from canonlift.data.windows import Samples
 from canonlift.methods import targets
 from canonlift.simulation.session import write_session
-from canonlift.solve.closed_form import closed_form
+from canonlift.solver.closed_form import closed_form
 from canonlift.training.checkpoint import pick_device
 from canonlift.training.config import Config
 from canonlift.types import Views

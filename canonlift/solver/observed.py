@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from canonlift.data.recording import Recording
-from canonlift.solve.bundle import Detections
-from canonlift.solve.perspective import Cameras
+from canonlift.solver.bundle import Detections
+from canonlift.solver.perspective import Cameras
 
 USUAL_LENS = 1.2  # focal length over the longer side of the image
 

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from canonlift.geometry.rotations import nearest_rotation
-from canonlift.solve.body_prior import Tree, moving_mean
-from canonlift.solve.bundle import Basis, Priors, Solved, adjust
-from canonlift.solve.observed import Observed, Windows, cut, place_cameras
-from canonlift.solve.pose_library import look_up
+from canonlift.solver.body_prior import Tree, moving_mean
+from canonlift.solver.bundle import Basis, Priors, Solved, adjust
+from canonlift.solver.observed import Observed, Windows, cut, place_cameras
+from canonlift.solver.pose_library import look_up
 from canonlift.time_windows import triangle_weights, window_frames
 
 RATE_HZ = 5.0  # of the frames that are looked at

@@ -9,7 +9,7 @@ from torch import Tensor
 from canonlift.body.anatomy import asymmetry, handedness
 from canonlift.geometry.factorisation import factorise
 from canonlift.geometry.scale import unit_scale
-from canonlift.solve.least_squares import TOLERANCE, Observations, adjust
+from canonlift.solver.least_squares import TOLERANCE, Observations, adjust
 from canonlift.time_windows import window_frames
 from canonlift.types import Lifted, Target, Views
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from canonlift.body.skeleton import mirrored
 from canonlift.data.solution import LIMBS
-from canonlift.solve.body_prior import Tree, moving_mean
-from canonlift.solve.bundle import (
+from canonlift.solver.body_prior import Tree, moving_mean
+from canonlift.solver.bundle import (
     Basis,
     Detections,
     Priors,
@@ -19,9 +19,9 @@ from canonlift.solve.bundle import (
     joint_covariance,
     robust_weights,
 )
-from canonlift.solve.observed import Observed, Windows, cut, place_cameras
-from canonlift.solve.perspective import Cameras
-from canonlift.solve.tracks import TOLERANCE, Track
+from canonlift.solver.observed import Observed, Windows, cut, place_cameras
+from canonlift.solver.perspective import Cameras
+from canonlift.solver.tracks import TOLERANCE, Track
 
 FIRST, LAST = (2.2, 3), (1.0, 5)  # tolerance, relative to TOLERANCE, and steps
 POSE_WEIGHT, NEARNESS_WEIGHT = 0.2, 0.1

@@ -13,9 +13,9 @@ from torch import Tensor
 from canonlift.body.skeleton import H36M17, ROOT, bones, conversion, lacking
 from canonlift.data.recording import Recording
 from canonlift.data.solution import Solution
-from canonlift.solve.joints import Finished, finish
-from canonlift.solve.observed import observe
-from canonlift.solve.tracks import Track, track
+from canonlift.solver.joints import Finished, finish
+from canonlift.solver.observed import observe
+from canonlift.solver.tracks import Track, track
 
 ADDED = ("pelvis", "thorax")  # joints that are computed where they were not detected
 UNSURE = 0.02  # standard deviation of joints, in body units, at which trust is halved

@@ -19,7 +19,7 @@ from canonlift.body.skeleton import H36M17, mirrored
 from canonlift.geometry.rotations import from_axis_angle, nearest_rotation
 from canonlift.simulation.athlete import perform, sample_person
 from canonlift.simulation.motions import MOTIONS
-from canonlift.solve.rotation_averaging import average_cameras, relations
+from canonlift.solver.rotation_averaging import average_cameras, relations
 
 N_POSES, N_AZIMUTHS = 200, 16
 ELEVATIONS_DEG = (-5.0, 12.0, 32.0)  # of the camera above the body's horizon

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from canonlift.geometry.rotations import from_axis_angle
-from canonlift.solve.perspective import Cameras, derivatives, project
+from canonlift.solver.perspective import Cameras, derivatives, project
 
 N_LOCAL = 3  # unknowns of a camera in each frame: the origin's image and the nearness
 LONGEST = 1.0  # change of a logarithm in one step, at most
