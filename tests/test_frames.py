@@ -18,7 +18,7 @@ from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.motions import MOTIONS
 from canonlift.simulation.session import film
-from canonlift.solve import closed_form
+from canonlift.solver import closed_form
 from canonlift.types import Target
 
 PELVIS, L_HIP, R_HIP = (H36M17.index(name) for name in ("pelvis", "l_hip", "r_hip"))

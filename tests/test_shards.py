@@ -15,7 +15,7 @@ from canonlift.data import recording as recordings
 from canonlift.data.windows import WindowConfig, cut
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, session
-from canonlift.solve import closed_form
+from canonlift.solver import closed_form
 from canonlift.training import checkpoint
 from canonlift.training import config as configs
 from canonlift.training import session as sessions

@@ -15,6 +15,7 @@ from canonlift.data.recording import Recording
 from canonlift.data.solution import Solution
 from canonlift.solver.joints import Finished, finish
 from canonlift.solver.observed import observe
+from canonlift.solver.pose_library import LEAST_JOINTS
 from canonlift.solver.tracks import Track, track
 
 ADDED = ("pelvis", "thorax")  # joints that are computed where they were not detected
@@ -26,7 +27,7 @@ KEPT = 0.5  # share of their confidence that detections keep at least where all 
 def solve(
     recording: Recording,
     *,
-    focal_px: float | Sequence[float] | None = None,
+    focal_px: float | Sequence[float] | np.ndarray | None = None,
     same_focal: bool = False,
     device: str | torch.device = "cpu",
 ) -> Solution:
@@ -120,12 +121,15 @@ def _body_unit(
 
 
 def _trust(covariance: Tensor, inlier: Tensor, observed: Tensor) -> Float[Tensor, " T"]:
-    """From 0 to 1: how sure joints are, and whether the views agree; 0 with a single view."""
-    deviation = covariance.diagonal(dim1=-2, dim2=-1).sum(-1).mean(-1).sqrt()
-    sure = 1 / (1 + (deviation / UNSURE) ** 4)
+    """From 0 to 1: how sure the joints of two views are, and whether views agree."""
+    variance = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
+    by_two = (observed.sum(1) >= 2).to(variance.dtype)
+    variance = (variance * by_two).sum(-1) / by_two.sum(-1).clamp_min(1)
+    sure = 1 / (1 + (variance / UNSURE**2) ** 2)
     count = observed.sum((1, 2)).clamp_min(1)
     kept = (inlier * observed).sum((1, 2)) / count
-    return sure * (kept / KEPT).clamp_max(1.0) * (observed.any(-1).sum(-1) >= 2)
+    enough = by_two.sum(-1) >= LEAST_JOINTS
+    return sure * (kept / KEPT).clamp_max(1.0) * enough
 
 
 def _array(values: Tensor, missing: Tensor | None = None) -> np.ndarray:

@@ -45,7 +45,8 @@ def export(
     """Write predictions as files of other programs, and return the paths.
 
     Args:
-        predictions: one, a solution, several by name, or the path of `predictions.npz` or of its folder.
+        predictions: one, a solution, several by name, or the path of `predictions.npz` or of
+            its folder.
         out: folder for the files.
         formats: rows of `formats.FORMATS`.
         height: of the person in metres; without it and `bone`, lengths are in body units.
