@@ -81,6 +81,26 @@ class Solution:
         return np.einsum("tvrc,tjc->tvjr", self.rotation, self.pose)
 
     @property
+    def facing(self) -> Float[np.ndarray, "T V 3 3"]:
+        """Turns from a camera's axes to those of one that looks straight at the root.
+
+        The smaller turn of the two: it rolls nothing. None at all where image sizes are unknown.
+        """
+        size = self.recording.image_size
+        if size is None:
+            return np.broadcast_to(np.eye(3, dtype=np.float32), self.rotation.shape)
+        ray = np.ones((*self.root_px.shape[:2], 3), np.float32)
+        ray[..., :2] = (self.root_px - size / 2) / self.focal_px[..., None]
+        x, y, z = np.moveaxis(ray / np.linalg.norm(ray, axis=-1, keepdims=True), -1, 0)
+        share = 1 / (1 + z)  # Rodrigues' formula for the turn of (x, y, z) onto the axis
+        rows = [
+            [1 - share * x * x, -share * x * y, -x],
+            [-share * x * y, 1 - share * y * y, -y],
+            [x, y, z],
+        ]
+        return np.moveaxis(np.array(rows, np.float32), (0, 1), (-2, -1))
+
+    @property
     def prediction(self) -> Prediction:
         """The same for all that takes predictions: export, viewer, evaluation."""
         seen_by = (self.recording.confidence > 0).sum(1).astype(np.int8)

@@ -48,7 +48,7 @@ def library() -> Library:
     parts = []
     for _ in range(24):
         motions = [str(name) for name in generator.permutation(list(MOTIONS))]
-        parts.append(perform(sample_person(generator), motions, 900, 30.0, generator)[::9])
+        parts.append(perform(sample_person(generator), motions, 300, 10.0, generator)[::3])
     pose = torch.from_numpy(np.concatenate(parts)).float()
     pose = pose - pose[:, :1]
     hips = pose[:, H36M17.index("l_hip")] - pose[:, H36M17.index("r_hip")]

@@ -96,6 +96,8 @@ def _solution(recording: Recording, tracked: Track, found: Finished) -> Solution
     root = refined[:, :, joints.index(ROOT)] if ROOT in joints else found.origin
     blind, empty = ~views, ~views.any(-1)
     covariance = covariance / size.square()
+    placed = observed | (observed.sum(1, keepdim=True) >= 2)
+    refined = refined.masked_fill(~placed[..., None], torch.nan)
     return Solution(
         whole,
         pose=_array((pose - middle[:, None]) / size, empty),
