@@ -8,7 +8,7 @@ import torch
 from canonlift.body.skeleton import ROOT
 from canonlift.data.frames import read_one
 from canonlift.data.recording import Recording
-from canonlift.solver.least_squares import Observations, resect, triangulate
+from canonlift.methods.triangulation import Observations, resect, triangulate
 from canonlift.solver.solve import solve
 from canonlift.types import Lifted, Target, Views
 

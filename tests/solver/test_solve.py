@@ -232,3 +232,11 @@ def test_the_command_says_what_it_found_and_overwrites_nothing(rig, tmp_path, ca
     with pytest.raises(SystemExit, match="2"):
         main(["solve", str(tmp_path / "walk.npz")])
     assert "choose another --out" in capsys.readouterr().err
+
+
+def test_absurd_detections_are_none(rig, solved):
+    recording, _ = rig
+    keypoints = recording.keypoints.copy()
+    keypoints[5:8, 1, 4] = 1e30
+    found = canonlift.solve(replace(recording, keypoints=keypoints))
+    assert np.abs(found.pose - solved.pose).max() < 0.01

@@ -7,7 +7,7 @@ from synthetic_scene import random, scene, turned, uniform
 from torch.testing import assert_close
 
 from canonlift.geometry.alignment import align_similarity
-from canonlift.solver.least_squares import (
+from canonlift.methods.triangulation import (
     Observations,
     nearest_orthonormal_pair,
     resect,
