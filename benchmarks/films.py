@@ -33,8 +33,6 @@ class Setting(NamedTuple):
     detector: DetectorConfig = DetectorConfig()
     film: str = ""  # name of the setting whose cameras and errors these are; empty: its own
     threshold: float = 0.85  # confidence below which a joint is repaired
-    everyday: bool = False  # slow, and seated for a third of the time
-    upper_body: bool = False  # nothing below the thorax is detected
 
 
 _SKI = CameraConfig(n_views=6, distance_m=(15.0, 40.0), height_m=(0.0, 8.0), arc_deg=200.0)
@@ -55,23 +53,6 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     # Every confidence is 1, so every joint is repaired or none.
     "blind": Setting(_SKI, DetectorConfig(confidences=False), film="ski", threshold=1.01),
-}
-
-# For what needs no training. `room` has what real recordings have and the others lack: people who
-# hardly move, no confidences, joints defined otherwise, limbs that are wrong for a second.
-UNTRAINED: Mapping[str, Setting] = {
-    "room": Setting(
-        CameraConfig(n_views=4, distance_m=(3.0, 5.0), fixed=True),
-        DetectorConfig(confidences=False, definition_m=0.02, limb_error_rate=0.02),
-        threshold=1.01,
-        everyday=True,
-    ),
-    "court": Setting(CameraConfig(n_views=3, distance_m=(8.0, 12.0))),
-    "desk": Setting(
-        CameraConfig(n_views=2, distance_m=(2.0, 2.0), azimuths_deg=(0.0, 60.0), fixed=True),
-        everyday=True,
-        upper_body=True,
-    ),
 }
 
 # By person and clip: training has neither the bones nor the actions of asf/02.
@@ -176,10 +157,8 @@ def clips_of(
     Cameras that may move are set up anew for every clip. Fixed ones stay for a day, on which
     everything of one kind is done in front of them: at the same place, in any direction.
     """
-    chosen = settings[setting]
-    cameras, detector, film_name = chosen.cameras, chosen.detector, chosen.film or setting
-    if chosen.everyday:
-        motion_of = {name: everyday(motion) for name, motion in motion_of.items()}
+    _, detector, film_name, _ = settings[setting]
+    cameras, film_name = settings[setting].cameras, film_name or setting
     days: dict[str, list[str]] = {}
     for name in sorted(motion_of):
         if split_of(name):
@@ -190,8 +169,6 @@ def clips_of(
         parts = [centred(motion_of[name], turn) for name, turn in zip(names, turns, strict=True)]
         motion, rig, seed = np.concatenate(parts), day if cameras.fixed else "", (film_name, day)
         recording = film(motion, H36M17, FPS, cameras, detector, generator(*seed, 1), rig)
-        if chosen.upper_body:
-            recording = replace(recording, confidence=recording.confidence * UPPER)
         # `film` sets up its cameras from the first child of its generator.
         placed = place_cameras(motion, FPS, cameras, generator(*seed, 1).spawn(2)[0])
         ends = np.cumsum([len(part) for part in parts])
@@ -205,39 +182,6 @@ def generator(film_name: str, day: str, stream: int) -> np.random.Generator:
     """Random numbers that depend on these names alone."""
     key = (zlib.crc32(film_name.encode()), zlib.crc32(day.encode()), stream)
     return np.random.default_rng(np.random.SeedSequence(SEED, spawn_key=key))
-
-
-SLOWER = 3  # an everyday motion than the athlete's
-LOWER_BODY = ("pelvis", "hip", "knee", "ankle", "spine")
-UPPER = np.array([not name.endswith(LOWER_BODY) for name in H36M17], np.float32)
-
-
-def everyday(motion: np.ndarray) -> np.ndarray:
-    """The same motion, slower, and seated in the middle third of it."""
-    frames = np.linspace(0, len(motion) - 1, SLOWER * (len(motion) - 1) + 1)
-    before, share = np.floor(frames).astype(int), (frames % 1)[:, None, None]
-    after = np.minimum(before + 1, len(motion) - 1)
-    slow = (1 - share) * motion[before] + share * motion[after]
-    place = np.linspace(0, 1, len(slow))
-    seated = np.clip(np.minimum(place - 0.3, 0.7 - place) / 0.05, 0, 1)[:, None]
-    joint = {name: slow[:, index].copy() for index, name in enumerate(H36M17)}
-    across = joint["l_hip"] - joint["r_hip"]
-    forward = np.cross(across, [0.0, 1.0, 0.0])
-    forward /= np.linalg.norm(forward, axis=-1, keepdims=True)
-    for side in "lr":
-        hip, knee, ankle = (joint[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
-        bent = _toward(knee - hip, forward, seated)
-        shin = _toward(ankle - knee, np.array([0.0, -1.0, 0.0]), seated)
-        slow[:, H36M17.index(f"{side}_knee")] = hip + bent
-        slow[:, H36M17.index(f"{side}_ankle")] = hip + bent + shin
-    return slow
-
-
-def _toward(bone: np.ndarray, direction: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """A bone turned towards a direction, of the same length."""
-    length = np.linalg.norm(bone, axis=-1, keepdims=True)
-    mixed = (1 - share) * bone / length + share * direction
-    return length * mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)
 
 
 def centred(motion: np.ndarray, turn: float) -> np.ndarray:

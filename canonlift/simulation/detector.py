@@ -22,19 +22,13 @@ class DetectorConfig:
     arm_swap_rate: float = 0.0037
     joint_miss_rate: float = 0.015
     frame_miss_rate: float = 0.005
-    definition_m: float = (
-        0.0  # constant offset of each joint from the true one, standard deviation
-    )
-    limb_error_rate: float = 0.0  # fraction of frames in which a whole limb is off, for a second
 
     def __post_init__(self) -> None:
-        rates = ("leg_swap_rate", "arm_swap_rate", "joint_miss_rate", "frame_miss_rate")
-        for name in (*rates, "limb_error_rate"):
+        for name in ("leg_swap_rate", "arm_swap_rate", "joint_miss_rate", "frame_miss_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("error_scale", "definition_m"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not self.error_scale >= 0:
+            raise ValueError(f"error_scale must not be negative, got {self.error_scale}")
 
 
 class JointError(NamedTuple):
@@ -97,8 +91,6 @@ def detect(
     box = (true.max(2) - true.min(2)).max(-1)[..., None, None]
     keypoints = true + config.error_scale * box * error
     confidence = _confidences(log_size, hard, fps, generator)
-    if config.limb_error_rate > 0:  # of random numbers of its own: others stay as they are
-        keypoints += box * _limb_errors(true.shape[:3], config.limb_error_rate, fps, generator)
 
     swap = np.array(mirrored(H36M17))
     for rate, limbs in ((config.leg_swap_rate, _LEGS), (config.arm_swap_rate, _ARMS)):
@@ -119,24 +111,6 @@ def detect(
 
 _LEGS = np.array([name[2:] in ("hip", "knee", "ankle") for name in H36M17])
 _ARMS = np.array([name[2:] in ("shoulder", "elbow", "wrist") for name in H36M17])
-
-_LIMB_ERROR = 0.12  # of a whole limb, relative to the box, standard deviation of each coordinate
-
-
-def _limb_errors(
-    shape: tuple[int, int, int], rate: float, fps: float, generator: np.random.Generator
-) -> Float[np.ndarray, "T V J 2"]:
-    """Displacements that all joints of an arm or of a leg have together."""
-    (own,) = generator.spawn(1)
-    error = np.zeros((*shape, 2))
-    for limbs in (_LEGS, _ARMS):
-        for side in ("l_", "r_"):
-            limb = limbs & np.array([name.startswith(side) for name in H36M17])
-            wrong = _bursts(shape[:2], 1.0, rate, fps, own)
-            away = _LIMB_ERROR * smooth_noise(shape[0], (shape[1], 2), 2.0 * fps, own)
-            error[:, :, limb] = (wrong[..., None] * away)[:, :, None]
-    return error
-
 
 # Body parts that can hide a joint, as capsules: upper end, lower end, radius in metres.
 _CAPSULES = (

@@ -112,12 +112,7 @@ def film(
         first = np.array(cameras.starts_s) * fps
         pose, focal_px = (_shifted(first - first.min(), values) for values in (pose, focal_px))
     true = project(pose, focal_px, placed.image_size)
-    defined = true
-    if detector.definition_m > 0:
-        offset = detector.definition_m * for_detector.spawn(1)[0].standard_normal((len(H36M17), 3))
-        elsewhere = placed.in_axes(pose_world + _turned_along(pose_world, offset))
-        defined = project(elsewhere, focal_px, placed.image_size)
-    keypoints, confidence = detect(defined, pose, fps, placed.image_size, detector, for_detector)
+    keypoints, confidence = detect(true, pose, fps, placed.image_size, detector, for_detector)
     n_views = cameras.n_views
     return Recording(
         keypoints=keypoints.astype(np.float32),
@@ -130,17 +125,6 @@ def film(
         pose3d=pose.astype(np.float32),
         keypoints_true=true.astype(np.float32),
     )
-
-
-def _turned_along(
-    pose_world: Float[np.ndarray, "T J 3"], offset: Float[np.ndarray, "J 3"]
-) -> Float[np.ndarray, "T J 3"]:
-    """Offsets that turn about the vertical as the hips do."""
-    across = pose_world[:, H36M17.index("l_hip")] - pose_world[:, H36M17.index("r_hip")]
-    angle = np.arctan2(across[:, 2], across[:, 0])[:, None]
-    x = np.cos(angle) * offset[:, 0] - np.sin(angle) * offset[:, 2]
-    z = np.sin(angle) * offset[:, 0] + np.cos(angle) * offset[:, 2]
-    return np.stack([x, np.broadcast_to(offset[:, 1], x.shape), z], axis=-1)
 
 
 def _shifted(first: Float[np.ndarray, " V"], values: Float[np.ndarray, "T V *_"]) -> np.ndarray:
