@@ -244,12 +244,12 @@ def arguments() -> argparse.ArgumentParser:
     fail.add_argument("--out", type=Path, required=True, metavar="DIR")
     fail.add_argument("--cases", nargs="+", metavar="CASE", help="some of them")
     speed = commands.add_parser("speed", help="frames per second, growth, memory")
-    speed.add_argument("--json", type=Path, metavar="FILE")
-    speed.add_argument("--minutes", type=float, default=5.0, help="length of the long recording")
-    for command in (one, fail, speed):
-        command.add_argument("--data", type=Path, default=films.MOCAP, metavar="NPZ")
-        command.add_argument("--work", type=Path, default=rows.WORK, metavar="DIR")
-    for command in (one, show):
+    speed.add_argument("--minutes", type=float, default=10.0, help="of the longest recording")
+    speed.add_argument("--anipose", type=Path, metavar="PYTHON", help="one that has aniposelib")
+    speed.add_argument("--parts", nargs="+", default=[], choices=("growth", "long", "anipose"))
+    one.add_argument("--data", type=Path, default=films.MOCAP, metavar="NPZ")
+    one.add_argument("--work", type=Path, default=rows.WORK, metavar="DIR")
+    for command in (one, show, speed):
         command.add_argument("--results", type=Path, default=rows.RESULTS, metavar="DIR")
     return parser
 
@@ -262,11 +262,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.command == "failures":
         from benchmarks import solve_failures  # draws, which the table does not
 
-        solve_failures.study(args.out, args.data, args.cases)
+        solve_failures.study(args.out, args.cases)
     elif args.command == "speed":
         from benchmarks import solve_speed
 
-        solve_speed.study(args.data, args.work, args.minutes, args.json)
+        solve_speed.study(args.minutes, args.anipose, args.results, args.parts)
+        print(*solve_speed.tables(args.results), sep="\n\n")
     else:
         settings = list(films.ALL) if args.setting == "all" else [args.setting]
         for setting in settings:
