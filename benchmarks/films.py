@@ -7,19 +7,20 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import rows
+from benchmarks import everyday, rows
 from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import Recording, save
-from canonlift.simulation.cameras import CameraConfig, Cameras, place_cameras
+from canonlift.simulation.cameras import CameraConfig, Cameras
 from canonlift.simulation.detector import DetectorConfig
-from canonlift.simulation.session import film
+from canonlift.simulation.session import film_knowingly
 
 MOCAP = rows.ROOT.parent / "shared" / "data" / "mocap" / "cmu_17j_30fps.npz"
 SEED = 0
@@ -33,6 +34,8 @@ class Setting(NamedTuple):
     detector: DetectorConfig = DetectorConfig()
     film: str = ""  # name of the setting whose cameras and errors these are; empty: its own
     threshold: float = 0.85  # confidence below which a joint is repaired
+    motion: str = ""  # row of MOTIONS that is made of the motion capture; empty: it itself
+    turned: bool = True  # each clip in a direction of its own
 
 
 _SKI = CameraConfig(n_views=6, distance_m=(15.0, 40.0), height_m=(0.0, 8.0), arc_deg=200.0)
@@ -55,10 +58,40 @@ SETTINGS: Mapping[str, Setting] = {
     "blind": Setting(_SKI, DetectorConfig(confidences=False), film="ski", threshold=1.01),
 }
 
+_UNSEEN = "pelvis r_hip r_knee r_ankle l_hip l_knee l_ankle spine".split()
+# Settings for solving without training, which are all `test`. Athletes at a distance flatter.
+EVERYDAY: Mapping[str, Setting] = {
+    "room": Setting(
+        CameraConfig(n_views=4, distance_m=(3.0, 5.0), height_m=(0.8, 2.5), fixed=True),
+        DetectorConfig(confidences=False, offset_m=(0.02, 0.04), limb_error_rate=0.03),
+        motion="room",
+    ),
+    "court": Setting(CameraConfig(n_views=3, distance_m=(8.0, 12.0), height_m=(1.0, 4.0))),
+    # Errors go with the box of the whole body, and the upper body has one of 0.6 times its size.
+    "desk": Setting(
+        CameraConfig(
+            n_views=2,
+            azimuths_deg=(-35.0, 35.0),
+            centre_deg=0.0,
+            distance_m=(2.0, 2.0),
+            height_m=(1.0, 1.6),
+            fixed=True,
+        ),
+        DetectorConfig(error_scale=0.6, hidden=tuple(_UNSEEN)),
+        motion="desk",
+        turned=False,
+    ),
+}
+ALL: Mapping[str, Setting] = {**SETTINGS, **EVERYDAY}
+MOTIONS: Mapping[str, Callable[[everyday.Motions, int], dict[str, np.ndarray]]] = {
+    "room": everyday.room,
+    "desk": everyday.desk,
+}
+
 # By person and clip: training has neither the bones nor the actions of asf/02.
 SPLITS: Mapping[str, tuple[str, ...]] = {
     "train": ("expmap/train/", "asf/01_", "asf/03_"),
-    "test": ("expmap/test/", "asf/02_"),
+    "test": ("expmap/test/", "asf/02_", "everyday/"),
 }
 MOCAP_JOINTS: Mapping[str, str] = {
     "Pelvis": "pelvis", "RHip": "r_hip", "RKnee": "r_knee", "RAnkle": "r_ankle",
@@ -76,14 +109,23 @@ class Clip(NamedTuple):
     name: str
     recording: Recording
     cameras: Cameras  # the true ones, which training never reads
+    swapped: np.ndarray  # (T, V, 2): left and right of legs, of arms are exchanged
+    defined: np.ndarray  # (T, V, J, 3): what the detector calls joints, in camera axes
 
 
 def shoot(
-    setting: str, mocap: Path, work: Path, settings: Mapping[str, Setting] = SETTINGS
+    setting: str,
+    mocap: Path,
+    work: Path,
+    settings: Mapping[str, Setting] = SETTINGS,
+    seed: int = SEED,
+    splits: Collection[str] = ("train", "test"),
 ) -> Path:
     """The folder of a setting's films, which are made unless they are there.
 
     It holds `train/CLIP.npz`, `test/CLIP.npz` and, never read in training, `cameras/CLIP.npz`.
+    Another seed gives other cameras and other errors of the detector. A clip is the same whether
+    all splits are filmed or its own alone.
 
     Raises:
         FileNotFoundError: if there is no motion capture.
@@ -91,19 +133,22 @@ def shoot(
     """
     if not mocap.is_file():
         raise FileNotFoundError(f"{mocap}: no motion capture; give --data, see shared/data")
-    made_of = rows.digest(settings[setting], *sources(mocap))
+    which = (seed, *splits) if (seed, *splits) != (SEED, "train", "test") else ()
+    made_of = rows.digest(settings[setting], *which, *sources(mocap))
     folder = work / "films" / f"{setting}-{made_of}"
     if folder.is_dir():
         return folder
     print(f"filming {setting} into {folder}")
     part = folder.with_name(f"{folder.name}.part{os.getpid()}")
-    for clip in clips_of(setting, motions(mocap), settings):
+    captured = motions(mocap)
+    for clip in clips_of(setting, captured, settings, seed, splits):
         stem = clip.name.replace("/", "-")
         save(clip.recording, part / clip.split / f"{stem}.npz")
         (part / "cameras").mkdir(exist_ok=True)
         arrays: dict[str, Any] = {
             name: np.asarray(value) for name, value in vars(clip.cameras).items()
         }
+        arrays |= {"swapped": clip.swapped, "defined": clip.defined}
         np.savez(part / "cameras" / f"{stem}.npz", **arrays)
     publish(part, folder)
     return folder
@@ -112,7 +157,7 @@ def shoot(
 def sources(mocap: Path) -> list[bytes | Path]:
     """What every film is made of, to name its folder after."""
     simulation = sorted((rows.PACKAGE / "simulation").glob("*.py"))
-    return [mocap.read_bytes(), Path(__file__), *simulation]
+    return [mocap.read_bytes(), Path(__file__), Path(everyday.__file__), *simulation]
 
 
 def publish(part: Path, folder: Path) -> None:
@@ -151,37 +196,49 @@ def clips_of(
     setting: str,
     motion_of: Mapping[str, np.ndarray],
     settings: Mapping[str, Setting] = SETTINGS,
+    seed: int = SEED,
+    splits: Collection[str] = ("train", "test"),
 ) -> Iterator[Clip]:
-    """Film every clip.
+    """Film every clip of the splits.
 
     Cameras that may move are set up anew for every clip. Fixed ones stay for a day, on which
     everything of one kind is done in front of them: at the same place, in any direction.
     """
-    _, detector, film_name, _ = settings[setting]
-    cameras, film_name = settings[setting].cameras, film_name or setting
+    one = settings[setting]
+    film_name, cameras = one.film or setting, one.cameras
+    if one.motion:
+        test = {name: at for name, at in motion_of.items() if split_of(name) == "test"}
+        motion_of = MOTIONS[one.motion](test, seed)
     days: dict[str, list[str]] = {}
     for name in sorted(motion_of):
-        if split_of(name):
+        if split_of(name) in splits:
             day = re.sub(r"_\d+$", "", name) if cameras.fixed else name
             days.setdefault(day, []).append(name)
     for day, names in days.items():
-        turns = generator(film_name, day, 0).uniform(0, 2 * np.pi, len(names))
+        draw = partial(generator, film_name, day, seed=seed)
+        turns = draw(0).uniform(0, 2 * np.pi, len(names)) * one.turned
         parts = [centred(motion_of[name], turn) for name, turn in zip(names, turns, strict=True)]
-        motion, rig, seed = np.concatenate(parts), day if cameras.fixed else "", (film_name, day)
-        recording = film(motion, H36M17, FPS, cameras, detector, generator(*seed, 1), rig)
-        # `film` sets up its cameras from the first child of its generator.
-        placed = place_cameras(motion, FPS, cameras, generator(*seed, 1).spawn(2)[0])
+        rig = day if cameras.fixed else ""
+        filmed = film_knowingly(
+            np.concatenate(parts), H36M17, FPS, cameras, one.detector, draw(1), rig
+        )
         ends = np.cumsum([len(part) for part in parts])
         for name, part, end in zip(names, parts, ends, strict=True):
             frames = slice(end - len(part), end)
-            some = some_frames(recording, frames)
-            yield Clip(split_of(name), name, some, _some_frames(placed, frames))
+            yield Clip(
+                split_of(name),
+                name,
+                some_frames(filmed.recording, frames),
+                _some_frames(filmed.cameras, frames),
+                filmed.swapped[frames],
+                filmed.defined[frames],
+            )
 
 
-def generator(film_name: str, day: str, stream: int) -> np.random.Generator:
-    """Random numbers that depend on these names alone."""
+def generator(film_name: str, day: str, stream: int, seed: int = SEED) -> np.random.Generator:
+    """Random numbers that depend on these names and the seed alone."""
     key = (zlib.crc32(film_name.encode()), zlib.crc32(day.encode()), stream)
-    return np.random.default_rng(np.random.SeedSequence(SEED, spawn_key=key))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def centred(motion: np.ndarray, turn: float) -> np.ndarray:

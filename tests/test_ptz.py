@@ -161,15 +161,15 @@ def test_fixed_cameras_stay_for_a_day_and_others_are_set_up_for_every_clip(mocap
 
 def test_a_film_follows_from_its_name_and_not_from_what_else_is_filmed(motions):
     some = {name: motions[name] for name in ("asf/02_01", "asf/01_07")}
-    whole = {name: recording for _, name, recording, _ in films.clips_of("ski", motions)}
-    for _, name, recording, _ in films.clips_of("ski", some):
+    whole = {name: recording for _, name, recording, *_ in films.clips_of("ski", motions)}
+    for _, name, recording, *_ in films.clips_of("ski", some):
         np.testing.assert_array_equal(recording.keypoints, whole[name].keypoints)
-    other = {name: recording for _, name, recording, _ in films.clips_of("phones", some)}
+    other = {name: recording for _, name, recording, *_ in films.clips_of("phones", some)}
     assert not np.allclose(other["asf/02_01"].pose3d[:, 0], whole["asf/02_01"].pose3d[:, 0])
 
 
 def test_blind_is_ski_without_confidences(motions):
-    for (_, _, blind, _), (_, _, ski, _) in zip(
+    for (_, _, blind, *_), (_, _, ski, *_) in zip(
         films.clips_of("blind", motions), films.clips_of("ski", motions), strict=True
     ):
         np.testing.assert_array_equal(blind.keypoints, ski.keypoints)
@@ -178,7 +178,7 @@ def test_blind_is_ski_without_confidences(motions):
 
 
 def test_triangulation_is_exact_on_exact_detections_and_robust_to_an_outlier(motions):
-    for _, _, recording, filmed_by in films.clips_of("studio", motions):
+    for _, _, recording, filmed_by, *_ in films.clips_of("studio", motions):
         keypoints = recording.keypoints_true.copy()
         keypoints[::3, 1, 4] += 300
         generator = np.random.default_rng(0)
@@ -192,7 +192,7 @@ def test_triangulation_is_exact_on_exact_detections_and_robust_to_an_outlier(mot
 
 
 def test_a_joint_that_one_camera_observed_is_put_on_its_ray_near_the_body(motions):
-    _, _, recording, filmed_by = next(films.clips_of("pair", motions))
+    _, _, recording, filmed_by, *_ = next(films.clips_of("pair", motions))
     confidence = np.ones_like(recording.confidence)
     confidence[:, 1, 9] = 0
     recording = replace(recording, keypoints=recording.keypoints_true, confidence=confidence)

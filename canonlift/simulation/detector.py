@@ -22,11 +22,19 @@ class DetectorConfig:
     arm_swap_rate: float = 0.0037
     joint_miss_rate: float = 0.015
     frame_miss_rate: float = 0.005
+    offset_m: tuple[float, float] = (0.0, 0.0)  # of what it calls a joint from the true joint
+    limb_error_rate: float = 0.0  # fraction of frames in which a limb is off as a whole, each
+    hidden: tuple[str, ...] = ()  # joints that no camera sees, as behind a desk
 
     def __post_init__(self) -> None:
-        for name in ("leg_swap_rate", "arm_swap_rate", "joint_miss_rate", "frame_miss_rate"):
+        rates = ("leg_swap_rate", "arm_swap_rate", "joint_miss_rate", "frame_miss_rate")
+        for name in (*rates, "limb_error_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.offset_m[0] <= self.offset_m[1]:
+            raise ValueError(f"offset_m must be (low, high), 0 <= low <= high: {self.offset_m}")
+        if unknown := [name for name in self.hidden if name not in H36M17]:
+            raise ValueError(f"hidden: no joint {unknown}; choose from {', '.join(H36M17)}")
         if not self.error_scale >= 0:
             raise ValueError(f"error_scale must not be negative, got {self.error_scale}")
 
@@ -65,6 +73,14 @@ _SPINE = JointError(*np.mean([_MEASURED["pelvis"], _MEASURED["thorax"]], axis=0)
 ERRORS: Mapping[str, JointError] = {name: _MEASURED.get(name, _SPINE) for name in H36M17}
 
 
+class Detected(NamedTuple):
+    """What a detector reports, and which of its labels it has exchanged."""
+
+    keypoints: Float[np.ndarray, "T V J 2"]  # NaN where a joint is missed
+    confidence: Float[np.ndarray, "T V J"]  # 0 where a joint is missed
+    swapped: Bool[np.ndarray, "T V 2"]  # of legs and of arms: left and right are exchanged
+
+
 def detect(
     true: Float[np.ndarray, "T V J 2"],
     pose: Float[np.ndarray, "T V J 3"],
@@ -72,7 +88,7 @@ def detect(
     image_size: tuple[int, int],
     config: DetectorConfig,
     generator: np.random.Generator,
-) -> tuple[Float[np.ndarray, "T V J 2"], Float[np.ndarray, "T V J"]]:
+) -> Detected:
     """Detected keypoints and confidences; NaN and 0 where a joint is missed.
 
     Sizes of errors follow `ERRORS`. Large ones are likelier where a joint is hard to see.
@@ -90,23 +106,76 @@ def detect(
     error, log_size = _errors(hard, fps, generator)
     box = (true.max(2) - true.min(2)).max(-1)[..., None, None]
     keypoints = true + config.error_scale * box * error
+    if config.limb_error_rate > 0:  # of a stream of its own, so that all else stays as it is
+        rate, own = config.limb_error_rate, generator.spawn(1)[0]
+        keypoints += box * _limb_errors(true.shape[:2], rate, fps, own)
     confidence = _confidences(log_size, hard, fps, generator)
 
-    swap = np.array(mirrored(H36M17))
+    swap, exchanged = np.array(mirrored(H36M17)), []
     for rate, limbs in ((config.leg_swap_rate, _LEGS), (config.arm_swap_rate, _ARMS)):
         swapped = _bursts(true.shape[:2], 0.3, rate, fps, generator)
         order = np.where(limbs, swap, np.arange(len(swap)))
         keypoints[swapped] = keypoints[swapped][:, order]
         confidence[swapped] = confidence[swapped][:, order]
+        exchanged.append(swapped)
 
     if not config.confidences:
         confidence = np.ones_like(confidence)
     lost = _bursts(true.shape[:3], 0.4, config.joint_miss_rate, fps, generator, hard)
     lost |= _bursts(true.shape[:2], 0.6, config.frame_miss_rate, fps, generator)[..., None]
     lost |= ((keypoints < 0) | (keypoints > np.array(image_size))).any(-1)
+    lost |= np.isin(H36M17, config.hidden)
     keypoints[lost] = np.nan
     confidence[lost] = 0.0
-    return keypoints, confidence
+    return Detected(keypoints, confidence, np.stack(exchanged, -1))
+
+
+def as_defined(
+    pose: Float[np.ndarray, "T J 3"], config: DetectorConfig, generator: np.random.Generator
+) -> Float[np.ndarray, "T J 3"]:
+    """The points on the body that the detector calls joints; metres, as the pose.
+
+    Each is off by a vector that is constant in the axes of the trunk, left and right alike.
+    """
+    if config.offset_m[1] == 0:
+        return pose
+    at = {name: pose[:, i] for i, name in enumerate(H36M17)}
+    left, up = at["l_hip"] - at["r_hip"], at["thorax"] - at["pelvis"]
+    left = left / np.linalg.norm(left, axis=-1, keepdims=True)
+    front = np.cross(left, up)
+    front /= np.linalg.norm(front, axis=-1, keepdims=True)
+    axes = np.stack([left, np.cross(front, left), front], -1)
+    offset = generator.standard_normal((len(H36M17), 3))
+    size = generator.uniform(*config.offset_m, (len(H36M17), 1))
+    for joint, other in enumerate(mirrored(H36M17)):
+        if other == joint:
+            offset[joint, 0] = 0.0
+        elif other < joint:
+            offset[joint], size[joint] = offset[other] * [-1.0, 1.0, 1.0], size[other]
+    offset *= size / np.linalg.norm(offset, axis=-1, keepdims=True)
+    return pose + np.einsum("trc,jc->tjr", axes, offset)
+
+
+# Limbs that are mistaken as a whole, and how far from the trunk each of their joints is.
+_WHOLE_LIMBS = (("l_leg",), ("r_leg",), ("l_arm",), ("r_arm",), ("l_leg", "r_leg"))
+_LIMB_JOINTS = {"leg": ("hip", "knee", "ankle"), "arm": ("shoulder", "elbow", "wrist")}
+_LIMB_ERROR = (0.03, 0.10, 0.15)  # standard deviation over the longer side of the person's box
+_LIMB_ERROR_S = 2.0  # how long it lasts
+
+
+def _limb_errors(
+    shape: tuple[int, ...], rate: float, fps: float, generator: np.random.Generator
+) -> Float[np.ndarray, "T V J 2"]:
+    """Errors of limbs that are seen elsewhere for seconds, in units of the box."""
+    error = np.zeros((*shape, len(H36M17), 2))
+    for limbs in _WHOLE_LIMBS:
+        wrong = _bursts(shape, _LIMB_ERROR_S, rate, fps, generator)
+        shift = smooth_noise(shape[0], (*shape[1:], 2), 4 * _LIMB_ERROR_S * fps, generator)
+        for limb in limbs:
+            side, _, part = limb.partition("_")
+            for joint, size in zip(_LIMB_JOINTS[part], _LIMB_ERROR, strict=True):
+                error[:, :, H36M17.index(f"{side}_{joint}")] += size * wrong[..., None] * shift
+    return error
 
 
 _LEGS = np.array([name[2:] in ("hip", "knee", "ankle") for name in H36M17])

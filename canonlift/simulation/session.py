@@ -7,15 +7,16 @@ exactly the same cameras and motion.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import Recording, save
 from canonlift.simulation.athlete import perform, sample_person
-from canonlift.simulation.cameras import CameraConfig, place_cameras, project
-from canonlift.simulation.detector import DetectorConfig, detect
+from canonlift.simulation.cameras import CameraConfig, Cameras, place_cameras, project
+from canonlift.simulation.detector import DetectorConfig, as_defined, detect
 from canonlift.simulation.motions import MOTIONS
 
 
@@ -83,6 +84,15 @@ def _generator(*key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(key[0], spawn_key=key[1:]))
 
 
+class Filmed(NamedTuple):
+    """A recording, and what nobody who uses it knows."""
+
+    recording: Recording
+    cameras: Cameras  # where they are when the motion begins, whenever they start to record
+    swapped: Bool[np.ndarray, "T V 2"]  # of legs and of arms: left and right are exchanged
+    defined: Float[np.ndarray, "T V J 3"]  # what the detector calls joints, as `pose3d`
+
+
 def film(
     pose_world: Float[np.ndarray, "T J 3"],
     joints: Sequence[str],
@@ -102,19 +112,37 @@ def film(
         ValueError: if the joints are others, or in another order, or the motion ends before the
             last camera starts.
     """
+    return film_knowingly(pose_world, joints, fps, cameras, detector, generator, rig).recording
+
+
+def film_knowingly(
+    pose_world: Float[np.ndarray, "T J 3"],
+    joints: Sequence[str],
+    fps: float,
+    cameras: CameraConfig,
+    detector: DetectorConfig,
+    generator: np.random.Generator,
+    rig: str = "",
+) -> Filmed:
+    """The same as `film`, with its cameras and what the detector did."""
     if tuple(joints) != H36M17:
         raise ValueError(f"joints must be h36m17 ({' '.join(H36M17)}), got {' '.join(joints)}")
-    for_cameras, for_detector = generator.spawn(2)
+    for_cameras, for_detector, for_joints = generator.spawn(3)
     pose_world = np.asarray(pose_world, dtype=np.float64)
     placed = place_cameras(pose_world, fps, cameras, for_cameras)
     pose, focal_px = placed.in_axes(pose_world), placed.focal_px
+    defined = placed.in_axes(as_defined(pose_world, detector, for_joints))
     if any(cameras.starts_s):
         first = np.array(cameras.starts_s) * fps
-        pose, focal_px = (_shifted(first - first.min(), values) for values in (pose, focal_px))
-    true = project(pose, focal_px, placed.image_size)
-    keypoints, confidence = detect(true, pose, fps, placed.image_size, detector, for_detector)
+        pose, defined, focal_px = (
+            _shifted(first - first.min(), values) for values in (pose, defined, focal_px)
+        )
+    true, seen = (project(points, focal_px, placed.image_size) for points in (pose, defined))
+    keypoints, confidence, swapped = detect(
+        seen, defined, fps, placed.image_size, detector, for_detector
+    )
     n_views = cameras.n_views
-    return Recording(
+    recording = Recording(
         keypoints=keypoints.astype(np.float32),
         confidence=confidence.astype(np.float32),
         joints=H36M17,
@@ -125,6 +153,7 @@ def film(
         pose3d=pose.astype(np.float32),
         keypoints_true=true.astype(np.float32),
     )
+    return Filmed(recording, placed, swapped, defined.astype(np.float32))
 
 
 def _shifted(first: Float[np.ndarray, " V"], values: Float[np.ndarray, "T V *_"]) -> np.ndarray:

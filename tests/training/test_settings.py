@@ -80,6 +80,9 @@ CHANGES_FILM = {
     "detector.arm_swap_rate": "0.9",
     "detector.joint_miss_rate": "0.5",
     "detector.frame_miss_rate": "0.5",
+    "detector.offset_m": "[0.02, 0.04]",
+    "detector.limb_error_rate": "0.5",
+    "detector.hidden": "[l_knee]",
 }
 TESTED_BY_NAME = {  # each below, or above
     "seed", "data.train", "data.test", "start_from", "device", "checkpoint_seconds",
