@@ -26,7 +26,7 @@ from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.noise import smooth_noise
 from canonlift.simulation.session import film_knowingly
-from canonlift.solve.solve import solve
+from canonlift.solver.solve import solve
 
 SECONDS = 12.0
 FOUR = CameraConfig(n_views=4, distance_m=(4.0, 6.0), fixed=True)

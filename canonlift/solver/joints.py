@@ -32,7 +32,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "arms": ("shoulder", "elbow", "wrist", "hand", "pinky", "index", "thumb"),
 }
 # Mean cost of a limb's joints that an exchange must save, and its share that may be left.
-SWAP_SAVES, SWAP_LEAVES = 0.5, 0.6
+SWAP_SAVES, SWAP_LEAVES = 0.2, 0.85
 CAMERAS_TOO = 1.25  # factor on the variance of joints, as cameras are uncertain as well
 OWN_SHARE = 0.3  # of an undoubted detection in the refined one
 MOST_FRAMES = 4096  # worked on together
