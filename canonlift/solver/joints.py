@@ -34,6 +34,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 # Mean cost of a limb's joints that an exchange must save, and its share that may be left.
 SWAP_SAVES, SWAP_LEAVES = 0.2, 0.85
 CAMERAS_TOO = 1.25  # factor on the variance of joints, as cameras are uncertain as well
+OWN_EVIDENCE = 0.1  # of what is expected of a pose: most of it is the solution itself
 OWN_SHARE = 0.3  # of an undoubted detection in the refined one
 MOST_FRAMES = 4096  # worked on together
 
@@ -105,7 +106,8 @@ def _finish(
     weight = robust_weights(square, confidence, TOLERANCE)
     inlier = weight / confidence.clamp_min(1e-9)
     variance = _variance(square, weight, confidence)
-    covariance = joint_covariance(state, detections, priors, TOLERANCE)
+    alone = priors._replace(pose_weight=OWN_EVIDENCE * POSE_WEIGHT)
+    covariance = joint_covariance(state, detections, alone, TOLERANCE)
     refined = image + OWN_SHARE * inlier[..., None] * (detections.points - image)
     return Finished(
         state.pose[0],
