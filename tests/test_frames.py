@@ -193,7 +193,7 @@ def test_describes_what_was_read(tmp_path):
     confidence[:3, 2] = 0
     recording = take(4, 3, confidence=confidence, keypoints=np.ones((4, 3, 17, 2), np.float32))
     session = frames.read(write(tmp_path, a=recording), H36M17)
-    assert frames.describe(session) == (
+    assert frames.describe(session.names, session.summary()) == (
         "1 recordings, 4 frames, up to 3 views (1.5 on average), 50.0% of joints unobserved, "
         "confidence 0.25 to 0.88"
     )

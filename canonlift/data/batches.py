@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from canonlift import distributed
 from canonlift.body import skeleton
+from canonlift.data.frames import map_views
 from canonlift.data.windows import Samples
-from canonlift.types import Target, Views
+from canonlift.types import Views
 
 BLOCK = 128  # samples that stay together on their way from disk: 0.1 to 1 MB
 
@@ -94,11 +94,7 @@ def flip(views: Views, joints: Sequence[str]) -> Views:
         points = points[..., partner, :]
         return torch.cat([-points[..., :1], points[..., 1:]], dim=-1)
 
-    target = views.target
-    if target is not None:
-        target = Target(mirror(target.pose), target.trust[..., partner])
-    confidence = views.confidence[..., partner]
-    return replace(views, keypoints=mirror(views.keypoints), confidence=confidence, target=target)
+    return map_views(views, mirror, lambda weights: weights[..., partner])
 
 
 @cache

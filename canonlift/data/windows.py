@@ -1,16 +1,17 @@
 """Samples of recordings: windows of consecutive frames, of length 1 for single frames."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from canonlift.data.frames import Frames
+from canonlift.data.frames import map_views
+from canonlift.data.shards import Frames
 from canonlift.time_windows import window_starts
-from canonlift.types import Target, Views
+from canonlift.types import Views
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,7 @@ class Samples:
         numbers, inside = self.frames_of(samples)
         views = self.frames[numbers]
         inside = inside[:, None, :, None].to(views.confidence.device)
-        target = views.target
-        if target is not None:
-            target = Target(target.pose, target.trust * inside)
-        return replace(views, confidence=views.confidence * inside, target=target)
+        return map_views(views, lambda points: points, lambda weights: weights * inside)
 
     def frames_of(
         self, samples: Int[Tensor, " N"]
@@ -156,15 +154,7 @@ def resample(views: Views, ratio: float) -> Views:
         return views
     count = int((len(views) - 1) * ratio + 1e-6) + 1
     place = Places.of(torch.arange(count, dtype=torch.float64) / ratio, len(views))
-    target = views.target
-    if target is not None:
-        target = Target(place.between(target.pose), place.least(target.trust))
-    return Views(
-        place.between(views.keypoints),
-        place.least(views.confidence),
-        views.rig[place.before],
-        target,
-    )
+    return map_views(views, place.between, place.least, views.rig[place.before])
 
 
 @dataclass(frozen=True, eq=False)
