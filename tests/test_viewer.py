@@ -177,6 +177,8 @@ def test_the_command_writes_the_page_beside_the_predictions_and_opens_it(
     assert str(path) in capsys.readouterr().out
     both = {NAME: fused, "one": fewer_views(fused, [2])}
     assert path.read_bytes() == viewer.write(both, folder / "other.html").read_bytes()
+    main(["view", str(folder)])
+    assert f"page: {path} (replaced)" in capsys.readouterr().out
 
 
 def test_the_command_shows_chosen_recordings_without_a_browser(folder, monkeypatch):
