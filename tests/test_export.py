@@ -344,7 +344,7 @@ def test_one_prediction_needs_no_name(tmp_path):
 
 def test_nothing_is_overwritten_silently(tmp_path):
     (tmp_path / "walk-cam1.trc").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"walk-cam1.trc exists .*\(--overwrite\)"):
+    with pytest.raises(FileExistsError, match=r"walk-cam1.trc exists .*overwrite=True"):
         export({"walk": predicted()}, tmp_path, ["csv", "trc"])
     assert content(tmp_path) == {"walk-cam1.trc": b"mine"}
     export({"walk": predicted()}, tmp_path, ["csv"])  # other files may be there
@@ -424,7 +424,9 @@ def test_the_command_refuses_to_overwrite(folder, capsys):
     before = content(folder / "export")
     with pytest.raises(SystemExit):
         main(argv)
-    assert "canonlift export: error: " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "canonlift export: error: " in error
+    assert "give another --out, or --overwrite" in error
     main([*argv, "--height", "1.8", "--overwrite"])
     assert content(folder / "export").keys() == before.keys()
     assert content(folder / "export") != before

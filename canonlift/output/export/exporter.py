@@ -64,8 +64,10 @@ def export(
         predictions = read_predictions(predictions)
     elif isinstance(predictions, Prediction):
         predictions = {UNNAMED: predictions}
-    written = exporter.write_all(predictions, Path(out), overwrite)
-    return [path for each in written for path in each.paths]
+    paths = []
+    for name, prediction in predictions.items():
+        paths += exporter.write(name, prediction, Path(out), overwrite).paths
+    return paths
 
 
 class Written(NamedTuple):
@@ -114,11 +116,7 @@ class Exporter:
         up: bool = False,
         filter: str | None = None,
     ) -> "Exporter":
-        """An exporter from options as `export` has them.
-
-        Raises:
-            ValueError: if one makes no sense.
-        """
+        """An exporter from options as `export` has them."""
         if isinstance(formats, str):
             formats = formats.split(",")
         names = tuple(dict.fromkeys(name.strip() for name in formats))
@@ -128,21 +126,19 @@ class Exporter:
         size = size if height is None else Size.of_person(height)
         return cls(names, size, up, None if filter is None else Filter.parse(filter))
 
-    def write_all(
-        self, predictions: Mapping[str, Prediction], folder: Path, overwrite: bool = False
-    ) -> Iterator[Written]:
-        """Write the files of several recordings, one after the other."""
-        for name, prediction in predictions.items():
-            yield self.write(name, prediction, folder, overwrite)
-
     def write(
-        self, name: str, prediction: Prediction, folder: Path, overwrite: bool = False
+        self,
+        name: str,
+        prediction: Prediction,
+        folder: Path,
+        overwrite: bool = False,
+        remedy: str = "choose another folder, or set overwrite=True",
     ) -> Written:
         """Write the files of one recording.
 
         Raises:
             ValueError: naming the recording and the view that cannot be exported.
-            FileExistsError: if one of them exists, unless `overwrite`; then none is written.
+            FileExistsError: with the remedy, if one exists, unless `overwrite`; none is written.
         """
         check_name(name)
         names = sequence_names(prediction)
@@ -150,10 +146,7 @@ class Exporter:
         every = [path for some in paths.values() for path in some]
         exist = [path for path in every if path.exists()]
         if exist and not overwrite:
-            raise FileExistsError(
-                f"{exist[0]} exists (and {len(exist) - 1} more); choose another folder, or "
-                "overwrite them (--overwrite)"
-            )
+            raise FileExistsError(f"{exist[0]} exists (and {len(exist) - 1} more); {remedy}")
         sequences = dict(self.sequences(name, prediction))
         for kind, some in paths.items():
             row = FORMATS[kind]
@@ -171,19 +164,14 @@ class Exporter:
         return [folder / f"{name}-{sequence}{suffix}" for sequence in names]
 
     def sequences(self, name: str, prediction: Prediction) -> Iterator[tuple[str, Markers]]:
-        """Each view by its name, and all of them fused.
-
-        Raises:
-            ValueError: naming the recording and the view that cannot be exported.
-        """
+        """Each view by its name, and all of them fused."""
         recording, fused = prediction.recording, prediction.fused
         relative = f"relative to the {ROOT}, which is always at 0; missing where not observed"
         observed = to_views(recording).observed.numpy()
         names = sequence_names(prediction)
         for v, view in enumerate(recording.views):
-            note = (
-                f"lifted from {view} alone, in its axes turned by 180 degrees about x; {relative}"
-            )
+            note = f"lifted from {view} alone, in its axes turned by 180 degrees about x"
+            note = f"{note}; {relative}"
             markers = from_camera(prediction.pose[:, v], observed[:, v], recording, note)
             across = np.array([[1.0, 0.0, 0.0]]) if self.turn_views else None
             yield names[v], self._processed(f"{name}, {view}", markers, across)

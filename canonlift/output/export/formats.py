@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from canonlift.data.prediction import Prediction
 from canonlift.output import viewer
@@ -15,27 +15,9 @@ class Format(NamedTuple):
 
     suffix: str
     write_sequence: Callable[[Markers, Path], None] | None = None
-    write_recording: Callable[[str, Prediction, Mapping[str, Markers], Path], None] | None = None
+    write_recording: Callable[[str, Prediction, Mapping[str, Markers], Path], Any] | None = None
     needs: str | None = None  # a module that is not installed with canonlift
     package: str = ""  # what holds it, if that has another name
-
-
-def _write_page(
-    name: str,
-    prediction: Prediction,
-    sequences: Mapping[str, Markers],  # noqa: ARG001
-    path: Path,
-) -> None:
-    viewer.write({name: prediction}, path)
-
-
-def _write_rrd(
-    name: str,  # noqa: ARG001
-    prediction: Prediction,
-    sequences: Mapping[str, Markers],
-    path: Path,
-) -> None:
-    rrd.write(prediction.recording, prediction.keypoints_refined, sequences, path)
 
 
 FORMATS: Mapping[str, Format] = {
@@ -43,6 +25,9 @@ FORMATS: Mapping[str, Format] = {
     "c3d": Format(".c3d", c3d.write, needs="ezc3d"),
     "csv": Format(".csv", tables.write_csv),
     "npz": Format(".npz", tables.write_npz),
-    "html": Format(".html", write_recording=_write_page),
-    "rerun": Format(".rrd", write_recording=_write_rrd, needs="rerun", package="rerun-sdk"),
+    "html": Format(
+        ".html",
+        write_recording=lambda name, prediction, _, path: viewer.write({name: prediction}, path),
+    ),
+    "rerun": Format(".rrd", write_recording=rrd.write, needs="rerun", package="rerun-sdk"),
 }
