@@ -207,22 +207,15 @@ def _predicted(prediction: Prediction) -> dict[str, np.ndarray]:
 
 
 def _assembled(arrays: Mapping[str, np.ndarray]) -> Prediction:
-    """A prediction from what the file holds of one recording.
-
-    Raises:
-        ValueError: if arrays are missing or do not belong together.
-    """
+    """A prediction from what the file holds of one recording."""
     inside = {key.partition("/")[2]: array for key, array in arrays.items() if "/" in key}
-    fused = [key for key in arrays if key.startswith("fused_")]
-    wanted = [*PREDICTED, *([f"fused_{name}" for name in FUSED] if fused else [])]
+    has_fused = any(key.startswith("fused_") for key in arrays)
+    wanted = [*PREDICTED, *(f"fused_{name}" for name in FUSED if has_fused)]
     if missing := [name for name in wanted if name not in arrays]:
         raise ValueError(f"lacks {', '.join(missing)}")
     if wrong := [name for name in wanted if arrays[name].dtype.kind not in "fiu"]:
         raise ValueError(f"{wrong[0]} holds no numbers but {arrays[wrong[0]].dtype}")
-    pose, rotation, refined = (arrays[name].astype(np.float32) for name in PREDICTED)
-    together = None
-    if fused:
-        seen_by = arrays["fused_seen_by"].astype(np.int8)
-        turns = arrays["fused_rotation"].astype(np.float32)
-        together = Fused(arrays["fused_pose"].astype(np.float32), turns, seen_by)
-    return Prediction(from_arrays(inside), pose, rotation, refined, together)
+    kinds = {"fused_seen_by": np.int8}
+    given = {name: arrays[name].astype(kinds.get(name, np.float32)) for name in wanted}
+    fused = Fused(*(given[f"fused_{name}"] for name in FUSED)) if has_fused else None
+    return Prediction(from_arrays(inside), *(given[name] for name in PREDICTED), fused)
