@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -241,7 +241,7 @@ def test_what_cannot_serve_is_refused_by_name(takes, tmp_path):
 
 
 def numbers(n_samples, batch_size, seed, first, how_many, most):
-    stream = batches.batches(n_samples, batch_size, seed, first, most)
+    stream = chain.from_iterable(batches.chunks(n_samples, batch_size, seed, first, most))
     return [batch.tolist() for batch in islice(stream, how_many)]
 
 

@@ -21,32 +21,24 @@ BLOCK = 128  # samples that stay together on their way from disk: 0.1 to 1 MB
 def stream(
     samples: Samples, batch_size: int, seed: int, first: int
 ) -> Iterator[tuple[Int[Tensor, " B"], Views]]:
-    """Shuffled `batches` without end: the numbers of their samples, and this process's share."""
+    """Shuffled batches without end: the numbers of their samples, and this process's share."""
     for chunk in chunks(len(samples), batch_size, seed, first, samples.capacity):
         held, places = samples.hold(distributed.share(chunk))
         for numbers, place in zip(chunk, places, strict=True):
             yield numbers, held[place]
 
 
-def batches(
-    n_samples: int, batch_size: int, seed: int, first: int, capacity: int | None = None
-) -> Iterator[Int[Tensor, " B"]]:
-    """Indices of shuffled batches without end, from batch number `first` on.
-
-    A batch depends on the seed and its number alone, so a resumed run gets what the killed one
-    would have got. The few samples left over at the end of an epoch wait for another one.
-    """
-    for chunk in chunks(n_samples, batch_size, seed, first, capacity):
-        yield from chunk
-
-
 def chunks(
     n_samples: int, batch_size: int, seed: int, first: int, capacity: int | None = None
 ) -> Iterator[Int[Tensor, "N B"]]:
-    """`batches`, as many at once as are made of `capacity` samples that are shuffled together.
+    """Numbers of the samples of shuffled batches, without end, from batch number `first` on.
 
-    A chunk is blocks of BLOCK neighbours from anywhere, all their samples shuffled. So every
-    epoch has every sample once, but neighbours are likelier than others to be in one batch.
+    A batch depends on the seed and its number alone, so a resumed run gets what the killed one
+    would have got. The few samples left over at the end of an epoch wait for another one.
+
+    A chunk is as many batches as are made of `capacity` samples that are shuffled together:
+    blocks of BLOCK neighbours from anywhere. So every epoch has every sample once, but neighbours
+    are likelier than others to be in one batch.
     """
     batch_size = min(batch_size, n_samples)
     per_epoch = n_samples // batch_size

@@ -110,12 +110,7 @@ def read(
     least_views: int = 1,
     complete: Complete = lambda _path, _recording, views: views,
 ) -> FramesInMemory:
-    """Read recordings whole, on the given joints, each completed by `complete`.
-
-    Raises:
-        FileNotFoundError: if there is nothing to read.
-        ValueError: naming the file, if it cannot serve.
-    """
+    """Read recordings whole, on the given joints, each completed by `complete`."""
     if not paths:
         raise FileNotFoundError("no recordings to read; check the globs in the config")
     rigs: dict[str, int] = {}
@@ -141,11 +136,7 @@ def check_views(path: Path, n_views: int, least: int) -> None:
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
-    """Files that the globs match, each once, in order.
-
-    Raises:
-        FileNotFoundError: if one of them matches nothing.
-    """
+    """Files that the globs match, each once, in order; an error if one matches nothing."""
     paths: dict[Path, None] = {}
     for pattern in patterns:
         found = sorted(glob.glob(pattern, recursive=True))
@@ -209,11 +200,7 @@ def centre(
 
 
 def describe(names: Sequence[str], total: Summary) -> str:
-    """One line on the recordings that were read.
-
-    Raises:
-        ValueError: if nothing was observed in any of them.
-    """
+    """One line on the recordings that were read; an error if nothing was observed in any."""
     if not total.observed:
         raise ValueError(f"{', '.join(names)}: not a single observed joint")
     unobserved = 1 - total.observed / (total.frames * total.views * total.joints)

@@ -118,11 +118,7 @@ def save_predictions(predictions: Iterable[tuple[str, Prediction]], path: str | 
 
 
 def check_name(name: str) -> None:
-    """Refuse a name of a recording that cannot be the beginning of a file name.
-
-    Raises:
-        ValueError: if it is empty, has a slash or a control character, or is . or ..
-    """
+    """Refuse a name of a recording that cannot be the beginning of a file name."""
     if not re.fullmatch(r"[^/\\\x00-\x1f]+", name) or name in (".", ".."):
         raise ValueError(f"{name!r} is no name for a recording: it must serve as a file name")
 
@@ -134,11 +130,7 @@ class PredictionFile(Mapping[str, Prediction]):
         self.path, self.names = path, tuple(names)
 
     def only(self, names: Iterable[str]) -> "PredictionFile":
-        """The predictions of these names alone.
-
-        Raises:
-            ValueError: if there is none of a name.
-        """
+        """The predictions of these names alone."""
         names = tuple(dict.fromkeys(names))
         for name in names:
             if name not in self.names:
@@ -146,12 +138,7 @@ class PredictionFile(Mapping[str, Prediction]):
         return PredictionFile(self.path, names)
 
     def __getitem__(self, name: str) -> Prediction:
-        """Read one.
-
-        Raises:
-            KeyError: if there is none of that name.
-            ValueError: if the file is damaged.
-        """
+        """Read one."""
         if name not in self.names:
             raise KeyError(name)
         prefix = f"{name}/"

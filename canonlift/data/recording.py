@@ -61,7 +61,7 @@ class Recording:
 
     @property
     def n_frames(self) -> int:
-        """T."""
+        """Length in frames."""
         return len(self.keypoints)
 
     def save(self, path: str | Path) -> None:
@@ -158,12 +158,7 @@ def open_npz(path: Path, remedy: str) -> Iterator[NpzFile]:
 
 
 def fingerprint(path: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and checksums of the arrays in `recording.npz`, without reading them.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a recording.
-    """
+    """Names, sizes and checksums of the arrays in `recording.npz`, without reading them."""
     try:
         with zipfile.ZipFile(path) as file:
             return [(part.filename, part.file_size, part.CRC) for part in file.infolist()]

@@ -10,7 +10,7 @@ from torch import Tensor
 from canonlift import metrics
 from canonlift.data.prediction import Prediction
 from canonlift.evaluation import errors, protocol
-from canonlift.evaluation.errors import METHODS
+from canonlift.evaluation.errors import BASELINES
 from canonlift.inference.model import Model
 
 
@@ -73,11 +73,14 @@ class Scores:
         return results
 
     def _per_pose(self) -> dict[str, Any]:
-        pooled = {name: _pool([each[name] for each in self.poses.values()]) for name in METHODS}
+        pooled = {
+            name: _pool([each[name] for each in self.poses.values()])
+            for name in ("canonlift", *BASELINES)
+        }
         per_joint = [error.nanmean(0).tolist() for error in pooled["canonlift"]]
         return {
             "metrics": self._summary(list(self.poses)),
-            "baselines": {name: metrics.summary(pooled[name]) for name in METHODS[1:]},
+            "baselines": {name: metrics.summary(pooled[name]) for name in BASELINES},
             "per_joint": {
                 joint: {"n_mpjpe_mm": n, "pa_mpjpe_mm": pa, "mpjpe_mm": plain}
                 for joint, n, pa, plain in zip(self.model.joints, *per_joint, strict=True)
