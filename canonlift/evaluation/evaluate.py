@@ -9,7 +9,7 @@ from canonlift.data.prediction import FILE, Prediction, save_predictions
 from canonlift.data.recording import Recording
 from canonlift.evaluation import report
 from canonlift.evaluation.protocol import Timing, time_lifting
-from canonlift.evaluation.recordings import Source, by_name, group_names, never_observed, read
+from canonlift.evaluation.recordings import Source, by_name, group_names, read
 from canonlift.evaluation.report import Results
 from canonlift.evaluation.scores import Scores
 from canonlift.inference.model import Model
@@ -77,9 +77,10 @@ def evaluate(
 
 
 def _read(name: str, source: Path | Recording, joints: tuple[str, ...]) -> Recording:
-    """A recording on the given joints; warns of those that no view observed."""
+    """A recording on the given joints; warns of those that no view ever observed."""
     recording = read(source, joints)
-    if absent := never_observed(recording):
+    never = (recording.confidence == 0).all((0, 1))
+    if absent := [joint for joint, gone in zip(joints, never, strict=True) if gone]:
         print(
             f"WARNING: {name}: never observed: {', '.join(absent)}; guessed from the other "
             "joints, which makes these less accurate, too (skeleton: limbs14 needs no head)"

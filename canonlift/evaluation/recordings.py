@@ -51,12 +51,6 @@ def read(source: Path | Recording, joints: tuple[str, ...]) -> Recording:
     return source.on_skeleton(joints, partly=True)
 
 
-def never_observed(recording: Recording) -> tuple[str, ...]:
-    """Joints that no view observed in any frame."""
-    never = (recording.confidence == 0).all((0, 1))
-    return tuple(name for name, gone in zip(recording.joints, never, strict=True) if gone)
-
-
 def group_names(names: Sequence[str], pattern: str) -> dict[str, str]:
     """What a regular expression finds in each name: its first group, or all that it matches."""
     try:

@@ -48,9 +48,6 @@ def write(predictions: Mapping[str, Prediction], path: Path) -> Path:
     Joints are exact to 0.05 px, lifted poses to 0.003 % of the length of all bones; an outlier
     that is four times as far out as 99 % of all others is drawn there. Of recordings too long
     for a page every second (third, ...) frame is shown, which the page states.
-
-    Raises:
-        ValueError: if there is no recording, or one has no frames.
     """
     if not predictions:
         raise ValueError(f"{path}: there is nothing to show; give at least one recording")

@@ -54,9 +54,7 @@ def draw_run(results: Mapping[str, Any], run: Path | None, folder: Path) -> list
     if "per_joint" in results:
         errors = {joint: row["pa_mpjpe_mm"] for joint, row in results["per_joint"].items()}
         baselines = {
-            f"{name.replace('_', ' ')}, all joints": {
-                joint: row["pa_mpjpe_mm"] for joint in errors
-            }
+            f"{name}, all joints": dict.fromkeys(errors, row["pa_mpjpe_mm"])
             for name, row in results["baselines"].items()
         }
         path = folder / "joint_errors.png"
@@ -80,7 +78,7 @@ def _draw_repair(
     where = where[where[:, 1] == view]
     if len(where) == 0:
         return []
-    _, _, root, _ = centre(recording)
+    root = centre(recording)[2][frame, view]
     detected, refined = recording.keypoints[frame, view], prediction.keypoints_refined[frame, view]
     moved = np.linalg.norm(refined - detected, axis=-1)[where[:, 2]]
     chosen = int(np.where(np.isnan(moved), -1.0, moved).argmax())
@@ -90,17 +88,12 @@ def _draw_repair(
     truth = notable.or_nan(recording.keypoints_true, recording.keypoints)[frame, view, joint]
     on_map = config.method in ("grid", "exact")
     maps = joint_maps(views, lifted, where[chosen : chosen + 1], config)
-    return [
-        draw_fusion(
-            maps,
-            config,
-            prediction.views,
-            f"Repairing the {style.spoken(joints[joint])} "
-            f"in {prediction.views[view]}, frame {frame}",
-            path,
-            joints=joints,
-            body=(detected - root[frame, view]) / scale,
-            truth=(truth - root[frame, view]) / scale if np.isfinite(truth).all() else None,
-            repaired=None if on_map else (refined[joint] - root[frame, view]) / scale,
-        )
-    ]
+    title = (
+        f"Repairing the {style.in_words(joints[joint])} in {prediction.views[view]}, frame {frame}"
+    )
+    places = {
+        "body": (detected - root) / scale,
+        "truth": (truth - root) / scale if np.isfinite(truth).all() else None,
+        "repaired": None if on_map else (refined[joint] - root) / scale,
+    }
+    return [draw_fusion(maps, config, prediction.views, title, path, joints, **places)]

@@ -32,9 +32,8 @@ def draw_synchrony(found: Synchrony, path: Path, title: str = "When the views st
         offset, error = found.offset_s[view], found.error_s[view]
         colour = style.RIGHT if found.ambiguous else style.REFINED
         axes.axvline(offset, color=colour, linewidth=1.2)
-        axes.set_title(style.short(found.views[view]), **style.TITLE)
-        text = f"{offset:+.3f} s ± {max(1000 * error, 1):.0f} ms"
-        axes.set_title(text, loc="right", fontsize=style.SMALL, color=style.PALE)
+        note = f"{offset:+.3f} s ± {max(1000 * error, 1):.0f} ms"
+        style.title(axes, style.short(found.views[view]), note)
         axes.set_ylim(0)
         axes.margins(x=0)
     sure = "AMBIGUOUS, " if found.ambiguous else ""
