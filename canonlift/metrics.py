@@ -1,4 +1,4 @@
-"""Errors of 3D poses and of 2D joints, in the unit of the target.
+"""The formulas: MPJPE and the other errors of 3D poses and 2D joints, in the unit of the target.
 
 Poses are compared per view, in camera axes. Joints whose truth is unknown (NaN) do not count;
 a pose with fewer than three known joints counts nowhere.

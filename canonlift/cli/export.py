@@ -16,8 +16,8 @@ from pathlib import Path
 
 from canonlift.cli.source import add_source, chosen
 from canonlift.output.export.exporter import Exporter
-from canonlift.output.export.formats import FORMATS
 from canonlift.output.export.markers import FILTERS
+from canonlift.output.export.table import FORMATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """One HTML file in which recordings and their predictions are looked at, without a network.
 
 The page is `viewer.html`, with the recordings put where it names them. It loads nothing: every
-array is inside, packed by `packing`.
+array is inside, packed by `page_arrays`.
 """
 
 import json
@@ -22,7 +22,7 @@ from canonlift.body.skeleton import ROOT, bones
 from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
-from canonlift.output.packing import Grid, pack
+from canonlift.output.page_arrays import Grid, pack
 from canonlift.types import Lifted
 
 PLACE = "<!-- recordings -->"  # in viewer.html

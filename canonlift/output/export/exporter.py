@@ -15,7 +15,6 @@ from canonlift import suggestions
 from canonlift.body.skeleton import ROOT
 from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction, check_name, read_predictions
-from canonlift.output.export.formats import FORMATS
 from canonlift.output.export.markers import (
     Y_UP,
     Filter,
@@ -26,6 +25,7 @@ from canonlift.output.export.markers import (
     smoothed,
     upright,
 )
+from canonlift.output.export.table import FORMATS
 
 FUSED = "fused"  # name of the sequence made of all views
 UNNAMED = "pose"  # name of a prediction that comes without one
@@ -46,7 +46,7 @@ def export(
     Args:
         predictions: one, several by name, or the path of `predictions.npz` or of its folder.
         out: folder for the files.
-        formats: rows of `formats.FORMATS`.
+        formats: rows of `table.FORMATS`.
         height: of the person in metres; without it and `bone`, lengths are in body units.
         bone: two joints and their distance in metres, such as `l_hip-l_knee=0.42`.
         up: turn single views upright, too, as the fused sequence always is.

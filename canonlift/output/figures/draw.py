@@ -11,12 +11,12 @@ from canonlift.data.frames import centre, to_views
 from canonlift.data.prediction import Prediction
 from canonlift.geometry.scale import norm
 from canonlift.methods.fusion import FusionConfig, joint_maps, to_repair
-from canonlift.output.figures import notable, style
+from canonlift.output.figures import notable_frames, style
 from canonlift.output.figures.fusion import draw_fusion
 from canonlift.output.figures.joint_errors import draw_joint_errors
 from canonlift.output.figures.losses import draw_losses
 from canonlift.output.figures.motion import HANDS, draw_motion
-from canonlift.output.figures.notable import Notable
+from canonlift.output.figures.notable_frames import Notable
 from canonlift.output.figures.pose import draw_pose
 from canonlift.output.figures.refinement import draw_refinement
 from canonlift.training import metrics_log
@@ -28,7 +28,7 @@ def draw_recording(
 ) -> list[Path]:
     """Draw the most repaired, the median and the worst view, and how one joint was repaired."""
     paths = []
-    chosen = notable.notable_frames(prediction)
+    chosen = notable_frames.notable_frames(prediction)
     for kind, (frame, view, title) in chosen.items():
         stem = f"{name}-{kind}"
         if len(prediction.views) > 1:
@@ -85,7 +85,9 @@ def _draw_repair(
     joint = int(where[chosen, 2])
 
     scale = norm(views.keypoints, views.observed)[0, view, 0, 0].item()
-    truth = notable.or_nan(recording.keypoints_true, recording.keypoints)[frame, view, joint]
+    truth = notable_frames.or_nan(recording.keypoints_true, recording.keypoints)[
+        frame, view, joint
+    ]
     on_map = config.method in ("grid", "exact")
     maps = joint_maps(views, lifted, where[chosen : chosen + 1], config)
     title = (

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from canonlift.body.skeleton import ROOT
 from canonlift.data.prediction import Prediction
 from canonlift.output.figures import style
-from canonlift.output.figures.notable import or_nan, scaled
+from canonlift.output.figures.notable_frames import or_nan, scaled
 
 SECONDS = 8.0  # of a recording that the figure shows
 HANDS = ("l_wrist", "r_wrist")

@@ -8,7 +8,7 @@ import numpy as np
 from canonlift.body.skeleton import ROOT
 from canonlift.data.prediction import Prediction
 from canonlift.output.figures import style
-from canonlift.output.figures.notable import or_nan, scaled
+from canonlift.output.figures.notable_frames import or_nan, scaled
 
 
 class Side(NamedTuple):

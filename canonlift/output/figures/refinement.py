@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from canonlift.data.prediction import Prediction
 from canonlift.output.figures import style
-from canonlift.output.figures.notable import Repair, compare, or_nan
+from canonlift.output.figures.notable_frames import Repair, compare, or_nan
 
 FAR_MOVE = 0.04  # in units of the person's size: as long as an arrowhead
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from canonlift.output.figures import style
-from canonlift.output.figures.notable import mean
+from canonlift.output.figures.notable_frames import mean
 from canonlift.readers.synchronise import Synchrony
 
 

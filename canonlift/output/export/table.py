@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from canonlift.data.prediction import Prediction
 from canonlift.output import viewer
-from canonlift.output.export import c3d, rrd, tables, trc
+from canonlift.output.export import c3d, csv_npz, rrd, trc
 from canonlift.output.export.markers import Markers
 
 
@@ -23,8 +23,8 @@ class Format(NamedTuple):
 FORMATS: Mapping[str, Format] = {
     "trc": Format(".trc", trc.write),
     "c3d": Format(".c3d", c3d.write, needs="ezc3d"),
-    "csv": Format(".csv", tables.write_csv),
-    "npz": Format(".npz", tables.write_npz),
+    "csv": Format(".csv", csv_npz.write_csv),
+    "npz": Format(".npz", csv_npz.write_npz),
     "html": Format(
         ".html",
         write_recording=lambda name, prediction, _, path: viewer.write({name: prediction}, path),

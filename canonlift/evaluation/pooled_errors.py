@@ -1,4 +1,4 @@
-"""Errors of many predictions, added up recording by recording, and the results made of them."""
+"""The errors of many recordings pooled, and the results made of them; formulas: `metrics`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from canonlift import metrics
 from canonlift.data.prediction import Prediction
-from canonlift.evaluation import errors, protocol
-from canonlift.evaluation.errors import BASELINES
+from canonlift.evaluation import protocol, recording_errors
+from canonlift.evaluation.recording_errors import BASELINES
 from canonlift.inference.model import Model
 
 
-class Scores:
-    """Running errors of the predictions of one model."""
+class PooledErrors:
+    """The errors of the predictions of one model, recording after recording."""
 
     def __init__(self, model: Model, groups: Mapping[str, str] | None = None) -> None:
         """Begin; `groups` names, for each recording, what it is reported together with."""
@@ -26,26 +26,26 @@ class Scores:
         self.motions: dict[str, metrics.MotionErrors] = {}
         self.joints: list[metrics.RefinementErrors] = []
         self.gaps: list[tuple[Tensor, Tensor]] = []
-        self.fused = FusedScores()
+        self.fused = PooledFusedErrors()
 
     def add(self, name: str, prediction: Prediction) -> None:
         """Count one recording."""
         recording, several = prediction.recording, len(prediction.views) > 1
         self.data.add(name, recording)
         if several:
-            gaps = errors.view_gaps(prediction)
+            gaps = recording_errors.view_gaps(prediction)
             if len(gaps[1]):
                 self.gaps.append(gaps)
         if prediction.fused is not None:
             self.fused.add(prediction)
         if recording.pose3d is not None:
-            found = errors.pose_errors(prediction, self.model.mean_pose)
+            found = recording_errors.pose_errors(prediction, self.model.mean_pose)
             if found["canonlift"].n_mpjpe.isfinite().any():
                 self.poses[name] = found
-                self.motions[name] = errors.motion_errors(prediction)
+                self.motions[name] = recording_errors.motion_errors(prediction)
         if recording.keypoints_true is not None and several:
             threshold = protocol.repair_threshold(self.model)
-            repaired = errors.refinement_errors(prediction, threshold)
+            repaired = recording_errors.refinement_errors(prediction, threshold)
             if repaired.counted.any():
                 self.joints.append(repaired)
 
@@ -112,8 +112,8 @@ class Scores:
         return {"per_group": groups, "mean_over_groups": mean}
 
 
-class FusedScores:
-    """Running errors of the sequences that are made of all views."""
+class PooledFusedErrors:
+    """The errors of the sequences that are made of all views."""
 
     def __init__(self) -> None:
         self.views: list[int] = []  # of each recording
@@ -128,11 +128,11 @@ class FusedScores:
         assert fused is not None
         self.views.append(len(recording.views))
         self.frames += recording.n_frames
-        if len(gaps := errors.fused_gaps(prediction)):
+        if len(gaps := recording_errors.fused_gaps(prediction)):
             self.gaps.append(gaps)
-            self.spreads.append(errors.bone_spread(fused.pose, recording.joints))
+            self.spreads.append(recording_errors.bone_spread(fused.pose, recording.joints))
         if recording.pose3d is not None:
-            found = errors.joint_errors(recording, torch.from_numpy(fused.in_camera))
+            found = recording_errors.joint_errors(recording, torch.from_numpy(fused.in_camera))
             if found.n_mpjpe.isfinite().any():
                 self.errors.append(found)
 

@@ -1,4 +1,4 @@
-"""Errors of one prediction: against ground truth, between its views, and over time."""
+"""Errors of one recording: against truth, between views, and over time; formulas: `metrics`."""
 
 import warnings
 
