@@ -1,7 +1,7 @@
 """The errors of many recordings pooled, and the results made of them; formulas: `metrics`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from canonlift.data.prediction import Prediction
 from canonlift.evaluation import protocol, recording_errors
 from canonlift.evaluation.recording_errors import BASELINES
 from canonlift.inference.model import Model
+
+Errors = TypeVar("Errors", metrics.JointErrors, metrics.MotionErrors, metrics.RefinementErrors)
 
 
 class PooledErrors:
@@ -60,7 +62,7 @@ class PooledErrors:
         if self.poses and self.groups:
             results |= self._per_group()
         if self.joints:
-            pooled = metrics.RefinementErrors(*map(torch.cat, zip(*self.joints, strict=True)))
+            pooled = _pool(self.joints)
             results["refinement"] = metrics.refinement_summary(pooled, self.model.joints)
         if self.gaps:
             own, other = (torch.cat(gaps) for gaps in zip(*self.gaps, strict=True))
@@ -73,14 +75,12 @@ class PooledErrors:
         return results
 
     def _per_pose(self) -> dict[str, Any]:
-        pooled = {
-            name: _pool([each[name] for each in self.poses.values()])
-            for name in ("canonlift", *BASELINES)
-        }
-        per_joint = [error.nanmean(0).tolist() for error in pooled["canonlift"]]
+        columns = {name: [each[name] for each in self.poses.values()] for name in BASELINES}
+        own = _pool([each["canonlift"] for each in self.poses.values()])
+        per_joint = [error.nanmean(0).tolist() for error in own]
         return {
-            "metrics": self._summary(list(self.poses)),
-            "baselines": {name: metrics.summary(pooled[name]) for name in BASELINES},
+            "metrics": self._summary(self.poses),
+            "baselines": {name: metrics.summary(_pool(row)) for name, row in columns.items()},
             "per_joint": {
                 joint: {"n_mpjpe_mm": n, "pa_mpjpe_mm": pa, "mpjpe_mm": plain}
                 for joint, n, pa, plain in zip(self.model.joints, *per_joint, strict=True)
@@ -91,12 +91,10 @@ class PooledErrors:
             },
         }
 
-    def _summary(self, names: Sequence[str]) -> dict[str, float]:
+    def _summary(self, names: Iterable[str]) -> dict[str, float]:
         """Metrics of some recordings together."""
-        motions = zip(*(self.motions[name] for name in names), strict=True)
-        return metrics.summary(
-            _pool([self.poses[name]["canonlift"] for name in names])
-        ) | metrics.motion_summary(metrics.MotionErrors(*map(torch.cat, motions)))
+        poses = metrics.summary(_pool([self.poses[name]["canonlift"] for name in names]))
+        return poses | metrics.motion_summary(_pool([self.motions[name] for name in names]))
 
     def _per_group(self) -> dict[str, Any]:
         """Metrics of each group, in which all poses count the same; and the mean over groups."""
@@ -156,5 +154,5 @@ class PooledFusedErrors:
         return results
 
 
-def _pool(parts: Sequence[metrics.JointErrors]) -> metrics.JointErrors:
-    return metrics.JointErrors(*(torch.cat(part) for part in zip(*parts, strict=True)))
+def _pool(parts: Sequence[Errors]) -> Errors:
+    return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))
