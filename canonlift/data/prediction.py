@@ -205,4 +205,5 @@ def _assembled(arrays: Mapping[str, np.ndarray]) -> Prediction:
     kinds = {"fused_seen_by": np.int8}
     given = {name: arrays[name].astype(kinds.get(name, np.float32)) for name in wanted}
     fused = Fused(*(given[f"fused_{name}"] for name in FUSED)) if has_fused else None
-    return Prediction(from_arrays(inside), *(given[name] for name in PREDICTED), fused)
+    parts = {name: given[name] for name in PREDICTED}
+    return Prediction(from_arrays(inside), **parts, fused=fused)

@@ -54,7 +54,7 @@ def draw_run(results: Mapping[str, Any], run: Path | None, folder: Path) -> list
     if "per_joint" in results:
         errors = {joint: row["pa_mpjpe_mm"] for joint, row in results["per_joint"].items()}
         baselines = {
-            f"{name}, all joints": dict.fromkeys(errors, row["pa_mpjpe_mm"])
+            f"{name}, all joints": dict.fromkeys(errors, float(row["pa_mpjpe_mm"]))
             for name, row in results["baselines"].items()
         }
         path = folder / "joint_errors.png"

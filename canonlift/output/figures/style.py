@@ -156,7 +156,9 @@ def legend(made: Figure, truth: bool, refined: bool = False) -> None:
     """Add the meaning of the colours below a figure that shows bodies."""
     style: dict[str, Any] = {"linewidth": 2, "marker": "o", "markersize": 4}
     sides = {"left": LEFT, "right": RIGHT, "middle": MIDDLE}
-    looks = {side: style | {"color": color} for side, color in sides.items()}
+    looks: dict[str, dict[str, Any]] = {
+        side: style | {"color": color} for side, color in sides.items()
+    }
     looks["faint: unsure"] = style | {"color": to_rgba(MIDDLE, 0.3)}
     if refined:
         ring = {"color": REFINED, "linewidth": 1.4, "mfc": "white", "mew": 1.3}
