@@ -149,7 +149,7 @@ def highest(*numbers: int) -> tuple[int, ...]:
     return tuple(box.tolist())
 
 
-def let_first_speak(seconds: float = 5.0) -> None:
+def let_first_print(seconds: float = 5.0) -> None:
     """Wait before printing an error message, in all processes but the first.
 
     torchrun ends all processes as soon as one has failed. So where the first process fails in the

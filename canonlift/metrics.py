@@ -103,7 +103,7 @@ def _scale(
 ) -> Float[Tensor, "*shape"]:
     """Factor on poses that is best in least squares over some axes.
 
-    Never negative: that would turn a pose inside out, and forgive a mirrored one.
+    Never negative: that would turn a pose inside out, and a mirrored one would cost nothing.
     """
     fit = (pose * truth).sum(over, keepdim=True).clamp_min(0.0)
     return fit / pose.square().sum(over, keepdim=True).clamp_min(1e-24)

@@ -20,7 +20,7 @@ class Subcommand(NamedTuple):
     intermixed: bool = False  # options may stand between positional arguments
 
 
-# A new subcommand is a row here and a file beside this one. Only the one that is asked for is
+# A new subcommand is a row here and a file beside this one. Only the one that is used is
 # imported, so that `canonlift --help` answers at once.
 SUBCOMMANDS: Mapping[str, Subcommand] = {
     "convert": Subcommand("make recordings of what a detector or data set holds"),
@@ -72,7 +72,7 @@ def _status(name: str, run: Callable[[], None]) -> int:
         return 130
     else:
         return 0
-    distributed.let_first_speak()
+    distributed.let_first_print()
     print(f"canonlift {name}: error: {' '.join(message.split())}", file=sys.stderr)
     return status
 

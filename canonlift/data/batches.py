@@ -23,9 +23,9 @@ def stream(
 ) -> Iterator[tuple[Int[Tensor, " B"], Views]]:
     """Shuffled batches without end: the numbers of their samples, and this process's share."""
     for chunk in chunks(len(samples), batch_size, seed, first, samples.capacity):
-        held, places = samples.hold(distributed.share(chunk))
+        loaded, places = samples.load(distributed.share(chunk))
         for numbers, place in zip(chunk, places, strict=True):
-            yield numbers, held[place]
+            yield numbers, loaded[place]
 
 
 def chunks(
@@ -75,7 +75,7 @@ def _generator(seed: int, epoch: int, number: int) -> torch.Generator:
     if number == 0:  # as it is where everything is one chunk
         return torch.Generator().manual_seed(plain)
     mixed = np.random.SeedSequence((seed, epoch, number + 1)).generate_state(1)
-    return torch.Generator().manual_seed(int(mixed[0]))  # torch takes 32 bits of it
+    return torch.Generator().manual_seed(int(mixed[0]))  # torch uses 32 bits of it
 
 
 def flip(views: Views, joints: Sequence[str]) -> Views:

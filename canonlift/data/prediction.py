@@ -124,7 +124,7 @@ def check_name(name: str) -> None:
 
 
 class PredictionFile(Mapping[str, Prediction]):
-    """The predictions in a file, by name; each is read when it is asked for, and not kept."""
+    """The predictions in a file, by name; each is read when it is used, and not kept."""
 
     def __init__(self, path: Path, names: Iterable[str]) -> None:
         self.path, self.names = path, tuple(names)

@@ -1,6 +1,6 @@
 """Recordings larger than memory: copied once to flat files, of which training reads what it needs.
 
-A shard is a recording as training wants it: an array (T, V, J, 3 or 7) of x, y and confidence, and
+A shard is a recording as training reads it: an array (T, V, J, 3 or 7) of x, y and confidence, and
 X, Y, Z and trust of the 3D target. It is named after the contents of the recording and all that
 was made of them, so nothing stale is ever read, an interrupted copy goes on where it was, and
 several runs may share a folder. Shards may be deleted at any time when no run reads them.
@@ -51,7 +51,7 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class FramesOnDisk:
-    """Frames on disk: nothing is kept in memory but what was asked for.
+    """Frames on disk: nothing is kept in memory.
 
     Shards are read, not mapped into memory: what is mapped counts as this process's memory, and
     the system would fetch 128 kB around each single frame.

@@ -99,19 +99,19 @@ class Samples:
         """The recording that each sample is of, as an index into `names`."""
         return torch.searchsorted(self.bounds, samples.cpu(), right=True) - 1
 
-    def hold(self, batches: Int[Tensor, "N B"]) -> tuple["Samples", Int[Tensor, "N B"]]:
-        """Samples in memory among which all these batches are, and where in them."""
+    def load(self, batches: Int[Tensor, "N B"]) -> tuple["Samples", Int[Tensor, "N B"]]:
+        """Samples in memory that contain all these batches, and their numbers among them."""
         if self.frames.capacity is None:
             return self, batches.to(self.frames.device, non_blocking=True)
         samples, places = batches.cpu().unique(return_inverse=True)
         if self.first is None or self.end is None:
-            held = Samples(self.frames.load(samples))
+            loaded = Samples(self.frames.load(samples))
         else:
             numbers, inside = (x.cpu() for x in self.frames_of(samples))
             wanted, at = numbers.unique(return_inverse=True)
             end = at[:, 0] + inside.sum(1)
-            held = Samples(self.frames.load(wanted), self.length, at[:, 0], end)
-        return held.to(self.frames.device), places.to(self.frames.device)
+            loaded = Samples(self.frames.load(wanted), self.length, at[:, 0], end)
+        return loaded.to(self.frames.device), places.to(self.frames.device)
 
 
 def cut(frames: Frames, config: WindowConfig) -> Samples:
@@ -148,7 +148,7 @@ def runs(seen: Bool[Tensor, " N"], gap: int) -> list[tuple[int, int]]:
 def resample(views: Views, ratio: float) -> Views:
     """The same recording at a frame rate `ratio` times as high, linear between its frames.
 
-    A joint is observed where it was in both neighbours, and as surely as in the less sure one.
+    A joint is observed where it was in both neighbours, with the lower of their confidences.
     """
     if ratio == 1:
         return views

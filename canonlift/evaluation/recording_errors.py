@@ -46,7 +46,7 @@ def _in_mm(
     recording: Recording, pose: Float[Tensor, "T V J 3"]
 ) -> tuple[Float[Tensor, "N J 3"], Float[Tensor, "N J 3"], int]:
     """Poses in one size, true ones, NaN where the view observed nothing; and the root."""
-    assert recording.pose3d is not None  # errors are asked for where there is truth
+    assert recording.pose3d is not None  # called where there is truth
     root = recording.joints.index(skeleton.ROOT)
     unobserved = ~to_views(recording).observed.any(-1)[..., None, None]
     truth = 1000 * torch.from_numpy(recording.pose3d).double()

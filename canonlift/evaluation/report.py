@@ -40,8 +40,8 @@ def _table(results: Results) -> list[str]:
         refinement = results["refinement"]
         lines += ["", f"{'2D error':24}{'all joints':>12}{'unsure':>12}"]
         for kind, name in (("detected", "detected"), ("refined", "refined, several views")):
-            sure, unsure = refinement[f"{kind}_px"], refinement[f"{kind}_unsure_px"]
-            lines.append(f"{name:24}{sure:9.1f} px" + _or_dash(unsure))
+            everywhere, unsure = refinement[f"{kind}_px"], refinement[f"{kind}_unsure_px"]
+            lines.append(f"{name:24}{everywhere:9.1f} px" + _or_dash(unsure))
     fused = results.get("fused", {})
     if "agreement" in results:
         gap = results["agreement"]

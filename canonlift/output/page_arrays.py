@@ -20,7 +20,7 @@ class Grid(NamedTuple):
 
     @classmethod
     def around(cls, arrays: Sequence[np.ndarray], finest: float) -> "Grid":
-        """As fine as asked if 16 bits can reach all values but outliers."""
+        """In steps of `finest`, or as large as 16 bits need to reach all values but outliers."""
         known = np.concatenate([array[np.isfinite(array)] for array in arrays]).astype(np.float64)
         if len(known) == 0:
             return cls(0.0, finest)

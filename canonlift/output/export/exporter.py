@@ -85,11 +85,7 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Exporter:
-    """What to write of every recording.
-
-    Raises:
-        ValueError: if a format is unknown or lacks its package.
-    """
+    """What to write of every recording."""
 
     formats: tuple[str, ...]
     size: Size | None = None  # None: in body units
@@ -141,8 +137,11 @@ class Exporter:
             FileExistsError: with the remedy, if one exists, unless `overwrite`; none is written.
         """
         check_name(name)
-        names = sequence_names(prediction)
-        paths = {kind: self._paths(kind, name, names, folder) for kind in self.formats}
+        names = [f"{name}-{sequence}" for sequence in sequence_names(prediction)]
+        paths: dict[str, list[Path]] = {}
+        for kind in self.formats:
+            stems = names if FORMATS[kind].write_recording is None else [name]
+            paths[kind] = [folder / f"{stem}{FORMATS[kind].suffix}" for stem in stems]
         every = [path for some in paths.values() for path in some]
         exist = [path for path in every if path.exists()]
         if exist and not overwrite:
@@ -156,12 +155,6 @@ class Exporter:
             if row.write_recording is not None:
                 row.write_recording(name, prediction, sequences, some[0])
         return Written(name, every, {key: markers.notes for key, markers in sequences.items()})
-
-    def _paths(self, kind: str, name: str, names: Sequence[str], folder: Path) -> list[Path]:
-        suffix = FORMATS[kind].suffix
-        if FORMATS[kind].write_recording is not None:
-            return [folder / f"{name}{suffix}"]
-        return [folder / f"{name}-{sequence}{suffix}" for sequence in names]
 
     def sequences(self, name: str, prediction: Prediction) -> Iterator[tuple[str, Markers]]:
         """Each view by its name, and all of them fused."""

@@ -45,11 +45,7 @@ class Markers:
         return np.asarray(np.isfinite(self.positions).all(-1))
 
     def middle(self, *joints: str) -> Float[np.ndarray, "T 3"]:
-        """The mean of some joints.
-
-        Raises:
-            ValueError: if the skeleton lacks one.
-        """
+        """The mean of some joints."""
         for name in joints:
             if name not in self.joints:
                 raise suggestions.unknown("a joint", name, self.joints)
@@ -129,9 +125,6 @@ def in_metres(markers: Markers, size: Size) -> Markers:
     The note holds how much the parts of the body, or for a single bone the frames, differ in this
     factor. Average proportions are wrong by about 3 % for a person. Where nothing of known length
     was observed, the unit is not changed, as the note states.
-
-    Raises:
-        ValueError: if nothing on the skeleton has a known length.
     """
     if size.between is None:
         length, wanted = _parts(markers, size.metres)
@@ -195,9 +188,6 @@ def upright(markers: Markers, across: Float[np.ndarray, "V 3"]) -> Markers:
     mostly level; and so are most cameras from their left to their right, `across`. z points
     towards the camera as before, but level. Nothing is turned where a person was never observed
     from head to ankles, as the note states.
-
-    Raises:
-        ValueError: if the skeleton has no head or ankles.
     """
     seen = [markers.joints[joint] for joint in np.flatnonzero(markers.known.any(0))]
     heads = (name for joints in (seen, markers.joints) for name in HEADS if name in joints)
@@ -240,7 +230,7 @@ def _unit(vector: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
 
 
 def level_axes(up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """Rotation that takes `up` to y, and keeps the direction of z but for its slope."""
+    """Rotation that turns `up` to y, and keeps the direction of z but for its slope."""
     z = np.array([0.0, 0.0, 1.0])
     if abs(up @ z) > 1 - 1e-6:  # a camera right above: z follows the top of its image
         z = np.array([0.0, -up[2], 0.0])

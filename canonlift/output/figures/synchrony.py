@@ -1,4 +1,4 @@
-"""When the views of a recording started, and how sure that is."""
+"""When the views of a recording started, and how certain that is."""
 
 from pathlib import Path
 
@@ -36,8 +36,8 @@ def draw_synchrony(found: Synchrony, path: Path, title: str = "When the views st
         style.title(axes, style.short(found.views[view]), note)
         axes.set_ylim(0)
         axes.margins(x=0)
-    sure = "AMBIGUOUS, " if found.ambiguous else ""
+    warning = "AMBIGUOUS, " if found.ambiguous else ""
     first = style.short(found.views[0])
-    grid[-1].set_xlabel(f"seconds later than {first} ({sure}confidence {found.confidence:.2f})")
+    grid[-1].set_xlabel(f"seconds later than {first} ({warning}confidence {found.confidence:.2f})")
     figure.supylabel("share of motion in common", fontsize=style.SMALL, color=style.PALE)
     return style.save(figure, path)
