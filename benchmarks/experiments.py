@@ -12,8 +12,8 @@ from benchmarks import rows
 from canonlift.data.frames import read_one
 from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
+from canonlift.evaluation.pooled_errors import PooledErrors
 from canonlift.evaluation.protocol import Timing, time_lifting
-from canonlift.evaluation.scores import Scores
 from canonlift.inference import model as models
 from canonlift.inference.model import Model
 from canonlift.inference.predict import predict
@@ -72,14 +72,14 @@ def evaluate(
     model: Model, paths: Iterable[Path], predictor: Predictor | None = None
 ) -> dict[str, Any]:
     """Results on recordings, one view at a time; without a predictor, the model's, and timed."""
-    scores, timings = Scores(model), [Timing(0, 0.0)]
+    pooled, timings = PooledErrors(model), [Timing(0, 0.0)]
     for path in sorted(paths):
         recording = read_one(path, model.joints)
         if predictor:
-            scores.add(path.stem, predictor(path, recording))
+            pooled.add(path.stem, predictor(path, recording))
         else:
-            scores.add(path.stem, predict(model.network, model.config, recording))
+            pooled.add(path.stem, predict(model.network, model.config, recording))
             timings.append(time_lifting(model, recording, warm_up=len(timings) == 1))
-    results = scores.results() | {"train_seconds": model.train_seconds}
+    results = pooled.results() | {"train_seconds": model.train_seconds}
     lifted, seconds = (sum(column) for column in zip(*timings, strict=True))
     return results | {"frames_per_second": lifted / seconds if seconds else None}

@@ -76,7 +76,7 @@ def trained_on(
     forget_caches(session)
     forget_peak()
     before = memory_gb()["VmRSS"]
-    print(frames.describe(session), flush=True)
+    print(frames.describe(session.names, session.summary()), flush=True)
     samples = Samples(session).to(next(run.network.parameters()).device)
 
     started = time.monotonic()

@@ -74,11 +74,7 @@ def leave() -> None:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The device of this process; of several GPUs the one numbered as the process is.
-
-    Raises:
-        ValueError: if there are more processes than GPUs, or one GPU is set for all.
-    """
+    """The device of this process; of several GPUs the one numbered as the process is."""
     if not dist.is_initialized() or device.type != "cuda":
         return device
     number, n_devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -91,11 +87,7 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def share(batches: Tensor) -> Tensor:
-    """This process's part of every row; lengths of the parts differ by at most one.
-
-    Raises:
-        ValueError: if a batch has fewer samples than there are processes.
-    """
+    """This process's part of every row; lengths of the parts differ by at most one."""
     if not dist.is_initialized():
         return batches
     if batches.shape[1] < dist.get_world_size():
@@ -157,7 +149,7 @@ def highest(*numbers: int) -> tuple[int, ...]:
     return tuple(box.tolist())
 
 
-def let_first_speak(seconds: float = 5.0) -> None:
+def let_first_print(seconds: float = 5.0) -> None:
     """Wait before printing an error message, in all processes but the first.
 
     torchrun ends all processes as soon as one has failed. So where the first process fails in the

@@ -1,4 +1,4 @@
-"""Errors of 3D poses and of 2D joints, in the unit of the target.
+"""The formulas: MPJPE and the other errors of 3D poses and 2D joints, in the unit of the target.
 
 Poses are compared per view, in camera axes. Joints whose truth is unknown (NaN) do not count;
 a pose with fewer than three known joints counts nowhere.
@@ -103,7 +103,7 @@ def _scale(
 ) -> Float[Tensor, "*shape"]:
     """Factor on poses that is best in least squares over some axes.
 
-    Never negative: that would turn a pose inside out, and forgive a mirrored one.
+    Never negative: that would turn a pose inside out, and a mirrored one would cost nothing.
     """
     fit = (pose * truth).sum(over, keepdim=True).clamp_min(0.0)
     return fit / pose.square().sum(over, keepdim=True).clamp_min(1e-24)
@@ -118,7 +118,7 @@ def summary(errors_mm: JointErrors) -> dict[str, float]:
         "n_mpjpe_mm": float(known.mean()),
         "pa_mpjpe_mm": float(errors_mm.pa_mpjpe.nanmean()),
         "mpjpe_mm": float(errors_mm.mpjpe.nanmean()),
-        "n_pck_150": float(100 * (known <= 150).to(known.dtype).mean()),
+        "n_pck_150": float(100 * within[-1]),
         "auc": float(100 * within.mean()),
     }
 

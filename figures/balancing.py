@@ -11,7 +11,7 @@ from pathlib import Path
 from canonlift.data.recording import load
 from canonlift.inference import model as models
 from canonlift.output.figures.health import draw_health
-from canonlift.output.figures.notable import notable_frames
+from canonlift.output.figures.notable_frames import notable_frames
 from canonlift.readers.health import examine
 from figures.pages import photograph
 

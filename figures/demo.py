@@ -19,7 +19,7 @@ from canonlift.evaluation.recordings import held_out
 from canonlift.inference.model import load
 from canonlift.inference.predict import predict
 from canonlift.output.figures.motion import draw_motion
-from canonlift.output.figures.notable import notable_frames
+from canonlift.output.figures.notable_frames import notable_frames
 
 HERE = Path(__file__).parent
 FIGURES = {

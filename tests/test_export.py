@@ -13,11 +13,11 @@ from canonlift.body.skeleton import H36M17, bones
 from canonlift.cli.main import main
 from canonlift.data.prediction import Fused, Prediction, save_predictions
 from canonlift.data.recording import Recording
+from canonlift.output.export import csv_npz, trc
 from canonlift.output.export import exporter as exporting
-from canonlift.output.export import tables, trc
 from canonlift.output.export.exporter import Exporter, camera_axes, export, sequence_names
-from canonlift.output.export.formats import FORMATS
 from canonlift.output.export.markers import Filter, Markers, Size, from_camera, upright
+from canonlift.output.export.table import FORMATS
 
 REAL = Path(__file__).parents[2] / "shared/data/recordings/balancing_4cam/triangulated.trc"
 
@@ -125,7 +125,7 @@ def test_trc_of_the_same_joints_is_a_real_one_byte_by_byte_but_for_its_numbers(t
 
 def test_csv_is_read_back(tmp_path):
     written = motion()
-    tables.write_csv(written, tmp_path / "a.csv")
+    csv_npz.write_csv(written, tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     assert head[:5] == ["frame", "time", "pelvis_x", "pelvis_y", "pelvis_z"]
@@ -140,7 +140,7 @@ def test_csv_is_read_back(tmp_path):
 
 def test_npz_is_read_back_without_pickles(tmp_path):
     written = replace(motion(), notes=("first", "second"))
-    tables.write_npz(written, tmp_path / "a.npz")
+    csv_npz.write_npz(written, tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         np.testing.assert_array_equal(file["positions"], written.positions.astype(np.float32))
         assert tuple(file["joints"]) == H36M17
@@ -344,7 +344,7 @@ def test_one_prediction_needs_no_name(tmp_path):
 
 def test_nothing_is_overwritten_silently(tmp_path):
     (tmp_path / "walk-cam1.trc").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"walk-cam1.trc exists .*\(--overwrite\)"):
+    with pytest.raises(FileExistsError, match=r"walk-cam1.trc exists .*overwrite=True"):
         export({"walk": predicted()}, tmp_path, ["csv", "trc"])
     assert content(tmp_path) == {"walk-cam1.trc": b"mine"}
     export({"walk": predicted()}, tmp_path, ["csv"])  # other files may be there
@@ -424,7 +424,9 @@ def test_the_command_refuses_to_overwrite(folder, capsys):
     before = content(folder / "export")
     with pytest.raises(SystemExit):
         main(argv)
-    assert "canonlift export: error: " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "canonlift export: error: " in error
+    assert "give another --out, or --overwrite" in error
     main([*argv, "--height", "1.8", "--overwrite"])
     assert content(folder / "export").keys() == before.keys()
     assert content(folder / "export") != before

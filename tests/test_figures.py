@@ -20,7 +20,7 @@ from canonlift.output.figures.fusion import draw_fusion
 from canonlift.output.figures.joint_errors import draw_joint_errors
 from canonlift.output.figures.losses import draw_losses
 from canonlift.output.figures.motion import draw_motion
-from canonlift.output.figures.notable import notable_frames
+from canonlift.output.figures.notable_frames import notable_frames
 from canonlift.output.figures.pose import SIDES, draw_pose
 from canonlift.output.figures.refinement import draw_refinement
 

@@ -1,7 +1,7 @@
 """Laws of frames: from recordings to views, and to batches of them."""
 
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -191,7 +191,7 @@ def test_describes_what_was_read(tmp_path):
     confidence[:3, 2] = 0
     recording = take(4, 3, confidence=confidence, keypoints=np.ones((4, 3, 17, 2), np.float32))
     session = frames.read(write(tmp_path, a=recording), H36M17)
-    assert frames.describe(session) == (
+    assert frames.describe(session.names, session.summary()) == (
         "1 recordings, 4 frames, up to 3 views (1.5 on average), 50.0% of joints unobserved, "
         "confidence 0.25 to 0.88"
     )
@@ -202,7 +202,10 @@ def test_describes_what_was_read(tmp_path):
 
 def numbers(n_samples, batch_size, seed, first, how_many):
     return [
-        b.tolist() for b in islice(shuffled.batches(n_samples, batch_size, seed, first), how_many)
+        batch.tolist()
+        for batch in islice(
+            chain.from_iterable(shuffled.chunks(n_samples, batch_size, seed, first)), how_many
+        )
     ]
 
 

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from marker_scene import motion, standing
 from scipy.signal import butter, filtfilt
 from scipy.spatial.transform import Rotation
 
 from canonlift.body.skeleton import H36M17
+from canonlift.data.windows import runs
 from canonlift.output.export.markers import (
     LONGEST_GAP,
     Filter,
@@ -17,7 +19,6 @@ from canonlift.output.export.markers import (
     in_metres,
     level_axes,
     smoothed,
-    stretches,
     upright,
 )
 from canonlift.simulation.athlete import perform, sample_person
@@ -300,7 +301,9 @@ def test_stretches_are_those_of_a_slow_loop():
             if last is None or frame - last > LONGEST_GAP + 1:
                 expected.append([frame, frame])
             expected[-1][1] = last = frame
-        assert list(stretches(known)) == [(start, end + 1) for start, end in expected]
+        assert runs(torch.from_numpy(known), LONGEST_GAP) == [
+            (start, end + 1) for start, end in expected
+        ]
 
 
 @pytest.mark.parametrize("text", ["butterworth:0", "butterworth:15", "butterworth:-3",

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -93,7 +93,9 @@ def test_samples_on_disk_are_those_in_memory(takes, tmp_path, complete, length):
     assert (len(there), there.names) == (len(here), here.names) == (40, here.names)
     assert torch.equal(there.bounds, here.bounds)
     assert torch.equal(there.observed(), here.observed())
-    assert frames.describe(there) == frames.describe(here)
+    assert frames.describe(there.names, there.summary()) == frames.describe(
+        here.names, here.summary()
+    )
     assert there.summary() == here.summary()
     here, there = (cut(x, WindowConfig(length, stride=min(2, length))) for x in (here, there))
     assert len(here) == len(there)
@@ -239,7 +241,7 @@ def test_what_cannot_serve_is_refused_by_name(takes, tmp_path):
 
 
 def numbers(n_samples, batch_size, seed, first, how_many, most):
-    stream = batches.batches(n_samples, batch_size, seed, first, most)
+    stream = chain.from_iterable(batches.chunks(n_samples, batch_size, seed, first, most))
     return [batch.tolist() for batch in islice(stream, how_many)]
 
 
@@ -306,6 +308,6 @@ def test_memory_does_not_grow_with_the_session(tmp_path, monkeypatch):
     before = memory.memory_gb()["VmRSS"]
     for _, views in islice(shown, 3 * session.capacity // 512):
         assert len(views) == 512
-    frames.describe(session)
+    frames.describe(session.names, session.summary())
     assert session[torch.arange(0, len(session), 5000)].observed.any()
     assert memory.memory_gb()["VmHWM"] - before < 0.1

@@ -15,8 +15,8 @@ from canonlift import metrics
 from canonlift.body.skeleton import H36M17
 from canonlift.cli.main import main
 from canonlift.data.prediction import FILE, Prediction, save_predictions
-from canonlift.evaluation import errors
-from canonlift.output import packing, viewer
+from canonlift.evaluation import recording_errors
+from canonlift.output import page_arrays, viewer
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_packing_keeps_every_value_to_half_a_step_and_what_is_missing_missing(sc
     g = np.random.default_rng(0)
     array = scale * g.normal(5.0, 1.0, (40, 3, 2)).cumsum(0)
     array[g.random(array.shape) < 0.2] = np.nan
-    packed = packing.pack(array, 1e-4)
+    packed = page_arrays.pack(array, 1e-4)
     assert packed["step"] >= 1e-4
     _, found = unpacked(packed)
     np.testing.assert_array_equal(np.isnan(found), np.isnan(array))
@@ -56,7 +56,7 @@ def test_packing_keeps_every_value_to_half_a_step_and_what_is_missing_missing(sc
 def test_one_joint_gone_astray_does_not_coarsen_the_others():
     array = np.random.default_rng(0).normal(500.0, 100.0, (400, 17, 2))
     array[3, 2] = 1e9
-    packed = packing.pack(array, 0.1)
+    packed = page_arrays.pack(array, 0.1)
     assert packed["step"] == 0.1
     _, found = unpacked(packed)
     far = array == 1e9
@@ -102,7 +102,7 @@ def test_measures_are_those_of_the_evaluation(prediction):
     pose = torch.from_numpy(prediction.pose).double().flatten(0, 1)
     n_mpjpe = metrics.joint_errors(pose, truth, 0).n_mpjpe.nanmean(-1)
     np.testing.assert_allclose(error.values.ravel(), n_mpjpe, rtol=1e-4)
-    gaps_own, gaps_others = errors.view_gaps(prediction)
+    gaps_own, gaps_others = recording_errors.view_gaps(prediction)
     seen = recording.confidence > 0
     # The evaluation counts joints, the page views: weigh each by the joints it has.
     count = seen.sum(-1) * np.isfinite(own.values)
@@ -177,6 +177,8 @@ def test_the_command_writes_the_page_beside_the_predictions_and_opens_it(
     assert str(path) in capsys.readouterr().out
     both = {NAME: fused, "one": fewer_views(fused, [2])}
     assert path.read_bytes() == viewer.write(both, folder / "other.html").read_bytes()
+    main(["view", str(folder)])
+    assert f"page: {path} (replaced)" in capsys.readouterr().out
 
 
 def test_the_command_shows_chosen_recordings_without_a_browser(folder, monkeypatch):

@@ -9,7 +9,7 @@ from quick_pictures import draw_quickly
 
 from canonlift.cli.main import main
 from canonlift.data import recording as recordings
-from canonlift.output.figures import notable
+from canonlift.output.figures import notable_frames
 from canonlift.simulation.session import write_session
 from canonlift.training import checkpoint, loop, metrics_log
 from canonlift.training import config as configs
@@ -67,13 +67,13 @@ def takes(tiny, tmp_path_factory):
 
 def draw_little(patch, kind):
     """Have one kind of frame drawn, quickly: drawing takes longer than training."""
-    found = notable.notable_frames
+    found = notable_frames.notable_frames
     draw_quickly(patch)
 
     def one(*args):
         return {k: v for k, v in found(*args).items() if k == kind}
 
-    patch.setattr(notable, "notable_frames", one)
+    patch.setattr(notable_frames, "notable_frames", one)
 
 
 @pytest.fixture(scope="session")

@@ -72,11 +72,7 @@ def report(
     n_drawn: int = 1,
     group_by: str | None = None,
 ) -> Results:
-    """Evaluate into `out`, and print the errors and where everything is.
-
-    Raises:
-        FileExistsError: if `out` already holds results.
-    """
+    """Evaluate into `out`, where no results are, and print the errors and where everything is."""
     if (out / results_file.FILE).exists():
         raise FileExistsError(f"{out} already holds results; choose another --out")
     results = evaluate(model, paths, out, run, n_drawn, group_by)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from canonlift.cli.source import add_source, chosen
 from canonlift.output.export.exporter import Exporter
-from canonlift.output.export.formats import FORMATS
 from canonlift.output.export.markers import FILTERS
+from canonlift.output.export.table import FORMATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> None:
     predictions = chosen(args)
     out = args.out or predictions.path.parent / "export"
     n_files = 0
-    for written in exporter.write_all(predictions, out, args.overwrite):
+    remedy = "give another --out, or --overwrite"
+    for name, prediction in predictions.items():
+        written = exporter.write(name, prediction, out, args.overwrite, remedy)
         for line in written.lines():
             print(line)
         n_files += len(written.paths)

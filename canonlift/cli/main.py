@@ -7,31 +7,28 @@ process lost); 2 the command line or an input is wrong; 130 interrupted.
 import argparse
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from canonlift import __version__
 
 
 class Subcommand(NamedTuple):
-    """One row: a module of this folder with `add_arguments(parser)` and `run(args)`."""
+    """One row: the module of its name has `add_arguments(parser)` and `run(args)`."""
 
-    module: str
     help: str
     intermixed: bool = False  # options may stand between positional arguments
 
 
-# A new subcommand is a row here and a file beside this one. Only the one that is asked for is
+# A new subcommand is a row here and a file beside this one. Only the one that is used is
 # imported, so that `canonlift --help` answers at once.
 SUBCOMMANDS: Mapping[str, Subcommand] = {
-    "convert": Subcommand("convert", "make recordings of what a detector or data set holds"),
-    "solve": Subcommand("solve", "3D, cameras and repaired joints of two or more views"),
-    "train": Subcommand(
-        "train", "train a network on recordings, and evaluate it", intermixed=True
-    ),
-    "eval": Subcommand("eval", "predict recordings, and score them where truth is known"),
-    "export": Subcommand("export", "write predictions as TRC, C3D, CSV, NPZ, HTML or RRD"),
-    "view": Subcommand("view", "look at predictions in a browser"),
+    "convert": Subcommand("make recordings of what a detector or data set holds"),
+    "solve": Subcommand("3D, cameras and repaired joints of two or more views"),
+    "train": Subcommand("train a network on recordings, and evaluate it", intermixed=True),
+    "eval": Subcommand("predict recordings, and score them where truth is known"),
+    "export": Subcommand("write predictions as TRC, C3D, CSV, NPZ, HTML or RRD"),
+    "view": Subcommand("look at predictions in a browser"),
 }
 
 
@@ -42,22 +39,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         _overview().parse_args(argv)  # --help, --version, or no such command
         _overview().print_help(sys.stderr)
         sys.exit(2)
-    name, parser = argv[0], _parser(argv[0])
+    name = argv[0]
+    module = importlib.import_module(f"canonlift.cli.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"canonlift {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
     intermixed = SUBCOMMANDS[name].intermixed
     parse = parser.parse_intermixed_args if intermixed else parser.parse_args
-    if status := _status(name, parse(argv[1:])):
+    args = parse(argv[1:])
+    if status := _status(name, lambda: module.run(args)):
         sys.exit(status)
 
 
-def _status(name: str, args: argparse.Namespace) -> int:
-    """Run it; an error becomes one line on stderr."""
+def _status(name: str, run: Callable[[], None]) -> int:
+    """Run a subcommand; an error becomes one line on stderr."""
     from canonlift import distributed
     from canonlift.training.loop import Interrupted
     from canonlift.training.monitor import Collapsed
 
-    module = importlib.import_module(f"canonlift.cli.{SUBCOMMANDS[name].module}")
     try:
-        module.run(args)
+        run()
     except (ValueError, OSError) as error:
         status, message = 2, str(error)
     except (FloatingPointError, Collapsed, distributed.Lost) as error:
@@ -69,20 +73,9 @@ def _status(name: str, args: argparse.Namespace) -> int:
         return 130
     else:
         return 0
-    distributed.let_first_speak()
+    distributed.let_first_print()
     print(f"canonlift {name}: error: {' '.join(message.split())}", file=sys.stderr)
     return status
-
-
-def _parser(name: str) -> argparse.ArgumentParser:
-    module = importlib.import_module(f"canonlift.cli.{SUBCOMMANDS[name].module}")
-    parser = argparse.ArgumentParser(
-        prog=f"canonlift {name}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(parser)
-    return parser
 
 
 def _overview() -> argparse.ArgumentParser:

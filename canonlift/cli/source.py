@@ -7,7 +7,7 @@ from canonlift.data.prediction import PredictionFile, read_predictions
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """Add the file, and which of its recordings are wanted."""
+    """Add the options for the file and for the names of recordings in it."""
     parser.add_argument(
         "predictions",
         type=Path,
@@ -18,11 +18,6 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(args: argparse.Namespace) -> PredictionFile:
-    """The predictions that are wanted.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds no predictions, or not the wanted ones.
-    """
+    """The predictions that the options choose."""
     file = read_predictions(args.predictions)
     return file.only(args.recording) if args.recording else file

@@ -11,7 +11,7 @@ Examples:
 A run folder holds checkpoint.pt, config.yaml (complete), metrics.csv, results.json,
 predictions.npz and figures/. A killed run loses at most `checkpoint_seconds`.
 
-Under torchrun each process takes its part of every batch of `batch_size`: the run is that of one
+Under torchrun each process has a part of every batch of `batch_size`: the run is that of one
 process but for rounding, and may be resumed with another number of them. On several machines,
 --out and the recordings have to lie where all of them see them.
 """
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, evaluate on the test recordings, and say what to do next."""
+    """Train, evaluate on the test recordings, and print what to do next."""
     keep_memory()
     out = args.out or Path("runs") / Path(args.config).stem
     config = configs.load(args.config, args.overrides)

@@ -25,16 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the page, and open it where there is a browser.
-
-    Raises:
-        FileExistsError: if --out exists; the page beside the predictions is replaced.
-    """
+    """Write the page, and open it where there is a browser."""
     predictions = chosen(args)
-    if args.out is not None and args.out.exists():
-        raise FileExistsError(f"{args.out} exists; choose another --out")
-    path = viewer.write(predictions, args.out or predictions.path.with_suffix(".html"))
-    print(f"page: {path}")
+    path = args.out or predictions.path.with_suffix(".html")
+    replaced = path.exists()
+    if replaced and args.out is not None:
+        raise FileExistsError(f"{path} exists; choose another --out")
+    viewer.write(predictions, path)
+    print(f"page: {path}{' (replaced)' if replaced else ''}")
     if not args.no_browser:
         show(path)
 

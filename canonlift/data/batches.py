@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from canonlift import distributed
 from canonlift.body import skeleton
+from canonlift.data.frames import map_views
 from canonlift.data.windows import Samples
-from canonlift.types import Target, Views
+from canonlift.types import Views
 
 BLOCK = 128  # samples that stay together on their way from disk: 0.1 to 1 MB
 
@@ -21,32 +21,24 @@ BLOCK = 128  # samples that stay together on their way from disk: 0.1 to 1 MB
 def stream(
     samples: Samples, batch_size: int, seed: int, first: int
 ) -> Iterator[tuple[Int[Tensor, " B"], Views]]:
-    """Shuffled `batches` without end: the numbers of their samples, and this process's share."""
+    """Shuffled batches without end: the numbers of their samples, and this process's share."""
     for chunk in chunks(len(samples), batch_size, seed, first, samples.capacity):
-        held, places = samples.hold(distributed.share(chunk))
+        loaded, places = samples.load(distributed.share(chunk))
         for numbers, place in zip(chunk, places, strict=True):
-            yield numbers, held[place]
-
-
-def batches(
-    n_samples: int, batch_size: int, seed: int, first: int, capacity: int | None = None
-) -> Iterator[Int[Tensor, " B"]]:
-    """Indices of shuffled batches without end, from batch number `first` on.
-
-    A batch depends on the seed and its number alone, so a resumed run gets what the killed one
-    would have got. The few samples left over at the end of an epoch wait for another one.
-    """
-    for chunk in chunks(n_samples, batch_size, seed, first, capacity):
-        yield from chunk
+            yield numbers, loaded[place]
 
 
 def chunks(
     n_samples: int, batch_size: int, seed: int, first: int, capacity: int | None = None
 ) -> Iterator[Int[Tensor, "N B"]]:
-    """`batches`, as many at once as are made of `capacity` samples that are shuffled together.
+    """Numbers of the samples of shuffled batches, without end, from batch number `first` on.
 
-    A chunk is blocks of BLOCK neighbours from anywhere, all their samples shuffled. So every
-    epoch has every sample once, but neighbours are likelier than others to be in one batch.
+    A batch depends on the seed and its number alone, so a resumed run gets what the killed one
+    would have got. The few samples left over at the end of an epoch wait for another one.
+
+    A chunk is as many batches as are made of `capacity` samples that are shuffled together:
+    blocks of BLOCK neighbours from anywhere. So every epoch has every sample once, but neighbours
+    are likelier than others to be in one batch.
     """
     batch_size = min(batch_size, n_samples)
     per_epoch = n_samples // batch_size
@@ -83,7 +75,7 @@ def _generator(seed: int, epoch: int, number: int) -> torch.Generator:
     if number == 0:  # as it is where everything is one chunk
         return torch.Generator().manual_seed(plain)
     mixed = np.random.SeedSequence((seed, epoch, number + 1)).generate_state(1)
-    return torch.Generator().manual_seed(int(mixed[0]))  # torch takes 32 bits of it
+    return torch.Generator().manual_seed(int(mixed[0]))  # torch uses 32 bits of it
 
 
 def flip(views: Views, joints: Sequence[str]) -> Views:
@@ -94,11 +86,7 @@ def flip(views: Views, joints: Sequence[str]) -> Views:
         points = points[..., partner, :]
         return torch.cat([-points[..., :1], points[..., 1:]], dim=-1)
 
-    target = views.target
-    if target is not None:
-        target = Target(mirror(target.pose), target.trust[..., partner])
-    confidence = views.confidence[..., partner]
-    return replace(views, keypoints=mirror(views.keypoints), confidence=confidence, target=target)
+    return map_views(views, mirror, lambda weights: weights[..., partner])
 
 
 @cache

@@ -4,7 +4,7 @@ import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,86 +35,41 @@ class Summary(NamedTuple):
     fixed: int  # frames of cameras that are known never to have moved
 
 
-@runtime_checkable
-class Frames(Protocol):
-    """Frames of several recordings one after another, wherever they are kept.
+@dataclass(frozen=True, eq=False)
+class FramesInMemory:
+    """Frames of several recordings one after another, all of them in memory.
 
-    Recordings with fewer views are padded with unobserved ones.
+    Recordings with fewer views are padded with unobserved ones. `shards.FramesOnDisk` has the
+    same methods.
     """
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The recordings."""
-        ...
-
-    @property
-    def bounds(self) -> Int[Tensor, " R_1"]:
-        """First frame of each recording, and the end; on the CPU."""
-        ...
-
-    @property
-    def capacity(self) -> int | None:
-        """Frames that can be in memory together; None: all of them are."""
-        ...
+    views: Views  # instants
+    bounds: Int[Tensor, " R_1"]  # first frame of each recording, and the end; on the CPU
+    names: tuple[str, ...]  # of the recordings
+    capacity: None = None  # frames that can be in memory together; None: all of them are
 
     @property
     def device(self) -> torch.device:
         """Where frames arrive."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, frames: Int[Tensor, "*shape"]) -> Views:
-        """Frames by number, as instants; `frames` of more axes give keypoints of as many."""
-        ...
-
-    def load(self, frames: Int[Tensor, " N"]) -> "FramesInMemory":
-        """These frames, in ascending order, as frames in memory."""
-        ...
-
-    def to(self, device: torch.device) -> "Frames":
-        """Have frames arrive on a device."""
-        ...
-
-    def observed(self) -> Bool[Tensor, " N"]:
-        """Frames in which any view observed anything; on the CPU."""
-        ...
-
-    def summary(self) -> Summary:
-        """What is known of all of them."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class FramesInMemory:
-    """Frames in memory."""
-
-    views: Views  # instants
-    bounds: Int[Tensor, " R_1"]
-    names: tuple[str, ...]
-    capacity: None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are."""
         return self.views.keypoints.device
 
     def __len__(self) -> int:
         return len(self.views)
 
     def __getitem__(self, frames: Int[Tensor, "*shape"]) -> Views:
+        """Frames by number, as instants; those of windows, (B, T), as windows."""
         return pick(self.views, frames)
 
     def load(self, frames: Int[Tensor, " N"]) -> "FramesInMemory":
-        """These frames alone."""
+        """These frames, in ascending order, as frames in memory."""
         return FramesInMemory(self.views[frames], torch.tensor([0, len(frames)]), ("",))
 
     def to(self, device: torch.device) -> "FramesInMemory":
-        """Move to a device."""
+        """Have frames arrive on a device."""
         return replace(self, views=self.views.to(device))
 
     def observed(self) -> Bool[Tensor, " N"]:
-        """Frames in which any view observed anything."""
+        """Frames in which any view observed anything; on the CPU."""
         return self.views.observed.any(-1).any(-1).cpu()
 
     def summary(self) -> Summary:
@@ -126,16 +81,27 @@ class FramesInMemory:
 def pick(views: Views, frames: Int[Tensor, "*shape"]) -> Views:
     """Frames by number; those of windows, (B, T), as windows."""
     frames = frames.to(views.keypoints.device)
+    if frames.ndim != 2:
+        return views[frames]
 
+    def windows(values: Tensor) -> Tensor:
+        return values[frames].transpose(1, 2).contiguous()
+
+    return map_views(views, windows, windows, views.rig[frames[:, 0]])
+
+
+def map_views(
+    views: Views,
+    points: Callable[[Tensor], Tensor],
+    weights: Callable[[Tensor], Tensor],
+    rig: Int[Tensor, " B"] | None = None,
+) -> Views:
+    """Apply `points` to keypoints and 3D target, and `weights` to their confidence and trust."""
     target = views.target
-    parts = [views.keypoints, views.confidence]
-    parts += [] if target is None else [target.pose, target.trust]
-    parts = [values[frames] for values in parts]
-    if frames.ndim == 2:
-        parts = [values.transpose(1, 2).contiguous() for values in parts]
-    keypoints, confidence, *of_target = parts
-    rig = views.rig[frames[:, 0] if frames.ndim == 2 else frames]
-    return Views(keypoints, confidence, rig, Target(*of_target) if of_target else None)
+    if target is not None:
+        target = Target(points(target.pose), weights(target.trust))
+    rig = views.rig if rig is None else rig
+    return Views(points(views.keypoints), weights(views.confidence), rig, target)
 
 
 def read(
@@ -144,12 +110,7 @@ def read(
     least_views: int = 1,
     complete: Complete = lambda _path, _recording, views: views,
 ) -> FramesInMemory:
-    """Read recordings whole, on the given joints, each completed by `complete`.
-
-    Raises:
-        FileNotFoundError: if there is nothing to read.
-        ValueError: naming the file, if it cannot serve.
-    """
+    """Read recordings whole, on the given joints, each completed by `complete`."""
     if not paths:
         raise FileNotFoundError("no recordings to read; check the globs in the config")
     rigs: dict[str, int] = {}
@@ -175,11 +136,7 @@ def check_views(path: Path, n_views: int, least: int) -> None:
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
-    """Files that the globs match, each once, in order.
-
-    Raises:
-        FileNotFoundError: if one of them matches nothing.
-    """
+    """Files that the globs match, each once, in order; an error if one matches nothing."""
     paths: dict[Path, None] = {}
     for pattern in patterns:
         found = sorted(glob.glob(pattern, recursive=True))
@@ -242,18 +199,13 @@ def centre(
     return keypoints, confidence, keypoints[..., r, :], rooted
 
 
-def describe(frames: Frames) -> str:
-    """One line on what was read.
-
-    Raises:
-        ValueError: if nothing was observed in any of it.
-    """
-    total = frames.summary()
+def describe(names: Sequence[str], total: Summary) -> str:
+    """One line on the recordings that were read; an error if nothing was observed in any."""
     if not total.observed:
-        raise ValueError(f"{', '.join(frames.names)}: not a single observed joint")
+        raise ValueError(f"{', '.join(names)}: not a single observed joint")
     unobserved = 1 - total.observed / (total.frames * total.views * total.joints)
     return (
-        f"{len(frames.names)} recordings, {total.frames} frames, up to {total.views} views "
+        f"{len(names)} recordings, {total.frames} frames, up to {total.views} views "
         f"({total.bodies / total.frames:.1f} on average), {unobserved:.1%} of joints "
         f"unobserved, confidence {total.low:.2f} to {total.high:.2f}"
     )
@@ -276,41 +228,24 @@ def summarise(views: Views) -> Summary:
 
 def add_up(parts: Sequence[Summary]) -> Summary:
     """What is known of all together."""
-    return Summary(
-        frames=sum(part.frames for part in parts),
-        views=max(part.views for part in parts),
-        joints=max(part.joints for part in parts),
-        bodies=sum(part.bodies for part in parts),
-        observed=sum(part.observed for part in parts),
-        low=min(part.low for part in parts),
-        high=max(part.high for part in parts),
-        trusted=sum(part.trusted for part in parts),
-        fixed=sum(part.fixed for part in parts),
-    )
+    combine = {"views": max, "joints": max, "low": min, "high": max}
+    columns = zip(Summary._fields, zip(*parts, strict=True), strict=True)
+    return Summary(**{name: combine.get(name, sum)(values) for name, values in columns})
 
 
 def _join(parts: Sequence[Views]) -> Views:
+    def join(of: Sequence[Views | Target], name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in of])
+
     targets = [part.target for part in parts if part.target is not None]
-    return Views(
-        torch.cat([part.keypoints for part in parts]),
-        torch.cat([part.confidence for part in parts]),
-        torch.cat([part.rig for part in parts]),
-        Target(torch.cat([t.pose for t in targets]), torch.cat([t.trust for t in targets]))
-        if targets
-        else None,
-    )
+    target = Target(join(targets, "pose"), join(targets, "trust")) if targets else None
+    return Views(join(parts, "keypoints"), join(parts, "confidence"), join(parts, "rig"), target)
 
 
 def _pad(views: Views, n_views: int) -> Views:
     missing = n_views - views.keypoints.shape[1]
-
-    def pad(points: Tensor) -> Tensor:
-        return torch.nn.functional.pad(points, (0, 0, 0, 0, 0, missing))
-
-    def pad_weight(weight: Tensor) -> Tensor:
-        return torch.nn.functional.pad(weight, (0, 0, 0, missing))
-
-    target = views.target
-    if target is not None:
-        target = Target(pad(target.pose), pad_weight(target.trust))
-    return Views(pad(views.keypoints), pad_weight(views.confidence), views.rig, target)
+    return map_views(
+        views,
+        lambda points: torch.nn.functional.pad(points, (0, 0, 0, 0, 0, missing)),
+        lambda weights: torch.nn.functional.pad(weights, (0, 0, 0, missing)),
+    )

@@ -132,27 +132,19 @@ def write_arrays(
 
 
 def check_name(name: str) -> None:
-    """Refuse a name of a recording that cannot be the beginning of a file name.
-
-    Raises:
-        ValueError: if it is empty, has a slash or a control character, or is . or ..
-    """
+    """Refuse a name of a recording that cannot be the beginning of a file name."""
     if not re.fullmatch(r"[^/\\\x00-\x1f]+", name) or name in (".", ".."):
         raise ValueError(f"{name!r} is no name for a recording: it must serve as a file name")
 
 
 class PredictionFile(Mapping[str, Prediction]):
-    """The predictions in a file, by name; each is read when it is asked for, and not kept."""
+    """The predictions in a file, by name; each is read when it is used, and not kept."""
 
     def __init__(self, path: Path, names: Iterable[str]) -> None:
         self.path, self.names = path, tuple(names)
 
     def only(self, names: Iterable[str]) -> "PredictionFile":
-        """The predictions of these names alone.
-
-        Raises:
-            ValueError: if there is none of a name.
-        """
+        """The predictions of these names alone."""
         names = tuple(dict.fromkeys(names))
         for name in names:
             if name not in self.names:
@@ -230,23 +222,17 @@ def _predicted(prediction: Prediction) -> dict[str, np.ndarray]:
 
 
 def assembled(arrays: Mapping[str, np.ndarray]) -> Prediction:
-    """A prediction from what the file holds of one recording.
-
-    Raises:
-        ValueError: if arrays are missing or do not belong together.
-    """
+    """A prediction from what the file holds of one recording."""
     part = "recording/"
     inside = {k.removeprefix(part): array for k, array in arrays.items() if k.startswith(part)}
-    fused = [key for key in arrays if key.startswith("fused_")]
-    wanted = [*PREDICTED, *([f"fused_{name}" for name in FUSED] if fused else [])]
+    has_fused = any(key.startswith("fused_") for key in arrays)
+    wanted = [*PREDICTED, *(f"fused_{name}" for name in FUSED if has_fused)]
     if missing := [name for name in wanted if name not in arrays]:
         raise ValueError(f"lacks {', '.join(missing)}")
     if wrong := [name for name in wanted if arrays[name].dtype.kind not in "fiu"]:
         raise ValueError(f"{wrong[0]} holds no numbers but {arrays[wrong[0]].dtype}")
-    pose, rotation, refined = (arrays[name].astype(np.float32) for name in PREDICTED)
-    together = None
-    if fused:
-        seen_by = arrays["fused_seen_by"].astype(np.int8)
-        turns = arrays["fused_rotation"].astype(np.float32)
-        together = Fused(arrays["fused_pose"].astype(np.float32), turns, seen_by)
-    return Prediction(from_arrays(inside), pose, rotation, refined, together)
+    kinds = {"fused_seen_by": np.int8}
+    given = {name: arrays[name].astype(kinds.get(name, np.float32)) for name in wanted}
+    fused = Fused(*(given[f"fused_{name}"] for name in FUSED)) if has_fused else None
+    parts = {name: given[name] for name in PREDICTED}
+    return Prediction(from_arrays(inside), **parts, fused=fused)

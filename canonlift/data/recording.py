@@ -61,7 +61,7 @@ class Recording:
 
     @property
     def n_frames(self) -> int:
-        """T."""
+        """Length in frames."""
         return len(self.keypoints)
 
     def save(self, path: str | Path) -> None:
@@ -83,10 +83,12 @@ class Recording:
         if joints == self.joints:
             return self
         lacking = skeleton.lacking(self.joints, joints)
-        if partly and lacking and skeleton.ROOT not in lacking:
-            able = tuple(name for name in joints if name not in lacking)
-            return self.on_skeleton(able)._padded(joints)
-        matrix = skeleton.conversion(self.joints, joints)
+        if not partly or skeleton.ROOT in lacking:
+            lacking = ()  # `conversion` refuses them
+        computed = np.array([name not in lacking for name in joints])
+        matrix = np.zeros((len(joints), len(self.joints)))
+        able = [name for name in joints if name not in lacking]
+        matrix[computed] = skeleton.conversion(self.joints, able)
 
         def convert(points: np.ndarray | None) -> np.ndarray | None:
             if points is None:
@@ -94,30 +96,15 @@ class Recording:
             # 0 * NaN is NaN, so NaN is replaced first, and put back only where it belongs.
             mixed = np.einsum("ij,tvjc->tvic", matrix, np.nan_to_num(points))
             unknown = np.einsum("ij,tvj->tvi", matrix != 0, np.isnan(points).any(-1)) > 0
-            mixed[unknown] = np.nan
+            mixed[unknown | ~computed] = np.nan
             return mixed.astype(np.float32)
 
         sources = [np.flatnonzero(row) for row in matrix]
-        confidence = np.stack([self.confidence[..., s].min(-1) for s in sources], -1)
+        lowest = [self.confidence[..., s].min(-1, initial=1.0) for s in sources]
         names = ("keypoints", "pose3d", "keypoints_true")
         converted = {name: convert(getattr(self, name)) for name in names}
+        confidence = np.stack(lowest, -1) * computed
         return replace(self, confidence=confidence, joints=joints, **converted)
-
-    def _padded(self, joints: tuple[str, ...]) -> "Recording":
-        """The same joints among others that are unobserved."""
-        place = [joints.index(name) for name in self.joints]
-
-        def spread(array: np.ndarray | None, unknown: float) -> np.ndarray | None:
-            if array is None:
-                return None
-            shape = (*array.shape[:2], len(joints), *array.shape[3:])
-            whole = np.full(shape, unknown, dtype=array.dtype)
-            whole[:, :, place] = array
-            return whole
-
-        names = ("keypoints", "pose3d", "keypoints_true")
-        points = {name: spread(getattr(self, name), np.nan) for name in names}
-        return replace(self, joints=joints, confidence=spread(self.confidence, 0.0), **points)
 
 
 def save(recording: Recording, path: Path) -> None:
@@ -171,12 +158,7 @@ def open_npz(path: Path, remedy: str) -> Iterator[NpzFile]:
 
 
 def fingerprint(path: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and checksums of the arrays in `recording.npz`, without reading them.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a recording.
-    """
+    """Names, sizes and checksums of the arrays in `recording.npz`, without reading them."""
     try:
         with zipfile.ZipFile(path) as file:
             return [(part.filename, part.file_size, part.CRC) for part in file.infolist()]

@@ -1,6 +1,6 @@
 """Recordings larger than memory: copied once to flat files, of which training reads what it needs.
 
-A shard is a recording as training wants it: an array (T, V, J, 3 or 7) of x, y and confidence, and
+A shard is a recording as training reads it: an array (T, V, J, 3 or 7) of x, y and confidence, and
 X, Y, Z and trust of the 3D target. It is named after the contents of the recording and all that
 was made of them, so nothing stale is ever read, an interrupted copy goes on where it was, and
 several runs may share a folder. Shards may be deleted at any time when no run reads them.
@@ -51,7 +51,7 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class FramesOnDisk:
-    """Frames on disk: nothing is kept in memory but what was asked for.
+    """Frames on disk: nothing is kept in memory.
 
     Shards are read, not mapped into memory: what is mapped counts as this process's memory, and
     the system would fetch 128 kB around each single frame.
@@ -82,21 +82,12 @@ class FramesOnDisk:
         return torch.cat([self._load(block).observed.any(-1).any(-1) for block in blocks])
 
     def summary(self) -> Summary:
-        """What is known of all shards."""
-        return self.total
-
-    @cached_property
-    def total(self) -> Summary:
-        """The same, added up once."""
+        """What is known of all of them."""
         return add_up([shard.summary for shard in self.shards])
 
-    @property
+    @cached_property
     def bounds(self) -> Int[Tensor, " R_1"]:
         """First frame of each shard, and the end."""
-        return self._bounds
-
-    @cached_property
-    def _bounds(self) -> Int[Tensor, " R_1"]:
         return torch.tensor([0, *(shard.summary.frames for shard in self.shards)]).cumsum(0)
 
     @cached_property
@@ -108,8 +99,8 @@ class FramesOnDisk:
     @cached_property
     def row(self) -> tuple[int, ...]:
         """Shape of a frame."""
-        values = _read_rows(self.shards[0].path, np.arange(1)).shape[-1]
-        return self.total.views, self.total.joints, values
+        total, values = self.summary(), _read_rows(self.shards[0].path, np.arange(1)).shape[-1]
+        return total.views, total.joints, values
 
     @property
     def capacity(self) -> int:
@@ -129,7 +120,12 @@ class FramesOnDisk:
             found = _read_rows(self.shards[index].path, wanted)
             rows[start:end, : found.shape[1]] = found
             rig[start:end] = self.rigs[index]
-        return _to_views(torch.from_numpy(rows), rig)
+        x = torch.from_numpy(rows)
+        target = Target(x[..., 3:6], x[..., 6]) if x.shape[-1] == 7 else None
+        return Views(x[..., :2], x[..., 2], rig, target)
+
+
+Frames = FramesInMemory | FramesOnDisk
 
 
 def read(
@@ -142,17 +138,7 @@ def read(
 ) -> FramesOnDisk:
     """`frames.read`, one recording at a time and by way of shards in `folder`.
 
-    Args:
-        paths: recordings.
-        joints: joints to read them on.
-        least_views: views that every recording must have.
-        complete: adds 3D targets.
-        folder: where shards are, or will be.
-        kind: name of what `complete` does; shards are remade when it changes.
-
-    Raises:
-        FileNotFoundError: if there is nothing to read.
-        ValueError: naming the file, if it cannot serve.
+    `kind` names what `complete` does; shards are remade when it changes.
     """
     if not paths:
         raise FileNotFoundError("no recordings to read; check the globs in the config")
@@ -206,15 +192,7 @@ def _read_rows(path: Path, wanted: Int[np.ndarray, " N"]) -> Float[np.ndarray, "
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         for start, end in itertools.pairwise(runs.tolist()):
-            part = found[start:end]
-            if (
-                os.preadv(file.fileno(), [part.data], begin + int(wanted[start]) * row)
-                != part.nbytes
-            ):
+            part, offset = found[start:end], begin + int(wanted[start]) * row
+            if os.preadv(file.fileno(), [part.data], offset) != part.nbytes:
                 raise ValueError(f"{path}: is cut short; delete it, and it is made again")
     return found
-
-
-def _to_views(rows: Float[Tensor, "B V J C"], rig: Int[Tensor, " B"]) -> Views:
-    target = Target(rows[..., 3:6], rows[..., 6]) if rows.shape[-1] == 7 else None
-    return Views(rows[..., :2], rows[..., 2], rig, target)

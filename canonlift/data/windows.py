@@ -1,16 +1,17 @@
 """Samples of recordings: windows of consecutive frames, of length 1 for single frames."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from canonlift.data.frames import Frames
+from canonlift.data.frames import map_views
+from canonlift.data.shards import Frames
 from canonlift.time_windows import window_starts
-from canonlift.types import Target, Views
+from canonlift.types import Views
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,7 @@ class Samples:
         numbers, inside = self.frames_of(samples)
         views = self.frames[numbers]
         inside = inside[:, None, :, None].to(views.confidence.device)
-        target = views.target
-        if target is not None:
-            target = Target(target.pose, target.trust * inside)
-        return replace(views, confidence=views.confidence * inside, target=target)
+        return map_views(views, lambda points: points, lambda weights: weights * inside)
 
     def frames_of(
         self, samples: Int[Tensor, " N"]
@@ -101,19 +99,19 @@ class Samples:
         """The recording that each sample is of, as an index into `names`."""
         return torch.searchsorted(self.bounds, samples.cpu(), right=True) - 1
 
-    def hold(self, batches: Int[Tensor, "N B"]) -> tuple["Samples", Int[Tensor, "N B"]]:
-        """Samples in memory among which all these batches are, and where in them."""
+    def load(self, batches: Int[Tensor, "N B"]) -> tuple["Samples", Int[Tensor, "N B"]]:
+        """Samples in memory that contain all these batches, and their numbers among them."""
         if self.frames.capacity is None:
             return self, batches.to(self.frames.device, non_blocking=True)
         samples, places = batches.cpu().unique(return_inverse=True)
         if self.first is None or self.end is None:
-            held = Samples(self.frames.load(samples))
+            loaded = Samples(self.frames.load(samples))
         else:
             numbers, inside = (x.cpu() for x in self.frames_of(samples))
             wanted, at = numbers.unique(return_inverse=True)
             end = at[:, 0] + inside.sum(1)
-            held = Samples(self.frames.load(wanted), self.length, at[:, 0], end)
-        return held.to(self.frames.device), places.to(self.frames.device)
+            loaded = Samples(self.frames.load(wanted), self.length, at[:, 0], end)
+        return loaded.to(self.frames.device), places.to(self.frames.device)
 
 
 def cut(frames: Frames, config: WindowConfig) -> Samples:
@@ -150,21 +148,13 @@ def runs(seen: Bool[Tensor, " N"], gap: int) -> list[tuple[int, int]]:
 def resample(views: Views, ratio: float) -> Views:
     """The same recording at a frame rate `ratio` times as high, linear between its frames.
 
-    A joint is observed where it was in both neighbours, and as surely as in the less sure one.
+    A joint is observed where it was in both neighbours, with the lower of their confidences.
     """
     if ratio == 1:
         return views
     count = int((len(views) - 1) * ratio + 1e-6) + 1
     place = Places.of(torch.arange(count, dtype=torch.float64) / ratio, len(views))
-    target = views.target
-    if target is not None:
-        target = Target(place.between(target.pose), place.least(target.trust))
-    return Views(
-        place.between(views.keypoints),
-        place.least(views.confidence),
-        views.rig[place.before],
-        target,
-    )
+    return map_views(views, place.between, place.least, views.rig[place.before])
 
 
 @dataclass(frozen=True, eq=False)

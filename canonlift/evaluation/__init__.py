@@ -1,1 +1,1 @@
-"""Predictions against ground truth: scores, protocols and the report."""
+"""Predictions against ground truth: errors, protocols and the report."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from canonlift.data.prediction import FILE, Prediction, save_predictions
 from canonlift.data.recording import Recording
 from canonlift.evaluation import report
+from canonlift.evaluation.pooled_errors import PooledErrors
 from canonlift.evaluation.protocol import Timing, time_lifting
-from canonlift.evaluation.recordings import Source, by_name, group_names, never_observed, read
+from canonlift.evaluation.recordings import Source, by_name, group_names, read
 from canonlift.evaluation.report import Results
-from canonlift.evaluation.scores import Scores
 from canonlift.inference.model import Model
 
 
@@ -42,7 +42,7 @@ def evaluate(
     sources = by_name(recordings)
     if not sources:
         raise FileNotFoundError("no recordings to evaluate; see data.test or --recordings")
-    scores = Scores(model, group_names(list(sources), group_by) if group_by else {})
+    pooled = PooledErrors(model, group_names(list(sources), group_by) if group_by else {})
     timings: list[Timing] = []
     figures = None if out is None else Path(out) / "figures"
     drawn = set(itertools.islice(sources, max(n_drawn, 0)))
@@ -50,7 +50,7 @@ def evaluate(
     def predictions() -> Iterator[tuple[str, Prediction]]:
         for name, source in sources.items():
             prediction = model.lift(_read(name, source, model.joints))
-            scores.add(name, prediction)
+            pooled.add(name, prediction)
             timings.append(time_lifting(model, prediction.recording, warm_up=not timings))
             if figures and name in drawn:
                 from canonlift.output.figures.draw import draw_recording  # imports matplotlib
@@ -63,7 +63,7 @@ def evaluate(
     else:
         save_predictions(predictions(), Path(out) / FILE)
     results = Results(
-        scores.results(),
+        pooled.results(),
         mirror=dict(model.mirror),
         train_seconds=model.train_seconds,
         frames_per_second=sum(t.views for t in timings) / sum(t.seconds for t in timings),
@@ -77,9 +77,10 @@ def evaluate(
 
 
 def _read(name: str, source: Path | Recording, joints: tuple[str, ...]) -> Recording:
-    """A recording on the given joints; warns of those that no view observed."""
+    """A recording on the given joints; warns of those that no view ever observed."""
     recording = read(source, joints)
-    if absent := never_observed(recording):
+    never = (recording.confidence == 0).all((0, 1))
+    if absent := [joint for joint, gone in zip(joints, never, strict=True) if gone]:
         print(
             f"WARNING: {name}: never observed: {', '.join(absent)}; guessed from the other "
             "joints, which makes these less accurate, too (skeleton: limbs14 needs no head)"

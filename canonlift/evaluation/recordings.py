@@ -15,12 +15,7 @@ Source = str | Path | Recording  # a text may be a glob
 def by_name(
     recordings: Source | Sequence[Source] | Mapping[str, Recording],
 ) -> dict[str, Path | Recording]:
-    """Recordings by names that differ: those of their files, `recording-1` where there is none.
-
-    Raises:
-        FileNotFoundError: if a glob matches nothing.
-        ValueError: if a file is given twice.
-    """
+    """Recordings by names that differ: those of their files, `recording-1` where there is none."""
     if isinstance(recordings, Mapping):
         return dict(recordings)
     if isinstance(recordings, Source):
@@ -39,11 +34,7 @@ def by_name(
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
-    """File names without suffix; where two are equal, with as many folders as it takes.
-
-    Raises:
-        ValueError: if a path is given twice.
-    """
+    """File names without suffix; where two are equal, with as many folders as needed."""
     for depth in range(1, max((len(path.parts) for path in paths), default=1) + 1):
         names = ["-".join(path.with_suffix("").parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
@@ -52,11 +43,7 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
 
 
 def read(source: Path | Recording, joints: tuple[str, ...]) -> Recording:
-    """A recording on the given joints; those that cannot be made are unobserved.
-
-    Raises:
-        ValueError: naming the file, if it is no recording, has no frames or lacks the root.
-    """
+    """A recording on the given joints; those that cannot be computed are unobserved."""
     if isinstance(source, Path):
         return read_one(source, joints, partly=True)
     if source.n_frames == 0:
@@ -64,38 +51,24 @@ def read(source: Path | Recording, joints: tuple[str, ...]) -> Recording:
     return source.on_skeleton(joints, partly=True)
 
 
-def never_observed(recording: Recording) -> tuple[str, ...]:
-    """Joints that no view observed in any frame."""
-    never = (recording.confidence == 0).all((0, 1))
-    return tuple(name for name, gone in zip(recording.joints, never, strict=True) if gone)
-
-
 def group_names(names: Sequence[str], pattern: str) -> dict[str, str]:
-    """What a regular expression finds in each name: its first group, or all that it matches.
-
-    Raises:
-        ValueError: if it is not one, or finds nothing in some name.
-    """
+    """What a regular expression finds in each name: its first group, or all that it matches."""
     try:
         found = {name: re.search(pattern, name) for name in names}
     except re.error as error:
         raise ValueError(f"--group-by {pattern!r} is no regular expression: {error}") from error
-    groups = {name: match and (*match.groups(), match[0])[0] for name, match in found.items()}
-    lost = [name for name, group in groups.items() if not group]
-    if lost:
+    matches = {name: (*match.groups(), match[0])[0] for name, match in found.items() if match}
+    groups = {name: group for name, group in matches.items() if group}
+    if lost := [name for name in names if name not in groups]:
         raise ValueError(
             f"--group-by {pattern!r} finds nothing in {len(lost)} of {len(names)} names, such as "
             f"{lost[0]}"
         )
-    return {name: group for name, group in groups.items() if group}
+    return groups
 
 
 def held_out(config: Config, run: Path) -> list[Path]:
-    """The recordings that the config of a run sets aside for evaluation.
-
-    Raises:
-        FileNotFoundError: if there are none.
-    """
+    """The recordings that the config of a run sets aside for evaluation."""
     data = config.data
     if data.simulate is not None and data.simulate.n_test:
         return expand([f"{glob.escape(str(run))}/session/test_*.npz"])

@@ -40,18 +40,17 @@ def _table(results: Results) -> list[str]:
         refinement = results["refinement"]
         lines += ["", f"{'2D error':24}{'all joints':>12}{'unsure':>12}"]
         for kind, name in (("detected", "detected"), ("refined", "refined, several views")):
-            sure, unsure = refinement[f"{kind}_px"], refinement[f"{kind}_unsure_px"]
-            lines.append(f"{name:24}{sure:9.1f} px" + _or_dash(unsure))
+            everywhere, unsure = refinement[f"{kind}_px"], refinement[f"{kind}_unsure_px"]
+            lines.append(f"{name:24}{everywhere:9.1f} px" + _or_dash(unsure))
     fused = results.get("fused", {})
     if "agreement" in results:
         gap = results["agreement"]
-        parts = [
-            f"own view {gap['own_view_pct']:.1f}",
-            f"other views {gap['other_views_pct']:.1f}",
-        ]
+        own, others = gap["own_view_pct"], gap["other_views_pct"]
+        line = f"Reprojection error (% of the person's size): own view {own:.1f}, "
+        line += f"other views {others:.1f}"
         if "reprojection_pct" in fused:
-            parts.append(f"all views fused {fused['reprojection_pct']:.1f}")
-        lines += ["", f"Reprojection error (% of the person's size): {', '.join(parts)}"]
+            line += f", all views fused {fused['reprojection_pct']:.1f}"
+        lines += ["", line]
     if "bone_spread_pct" in fused:
         lines.append(f"Bone lengths of all views fused vary by {fused['bone_spread_pct']:.1f} %")
     return lines

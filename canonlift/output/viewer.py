@@ -1,7 +1,7 @@
 """One HTML file in which recordings and their predictions are looked at, without a network.
 
 The page is `viewer.html`, with the recordings put where it names them. It loads nothing: every
-array is inside, packed by `packing`.
+array is inside, packed by `page_arrays`.
 """
 
 import json
@@ -22,7 +22,7 @@ from canonlift.body.skeleton import ROOT, bones
 from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction
 from canonlift.data.recording import Recording
-from canonlift.output.packing import Grid, pack
+from canonlift.output.page_arrays import Grid, pack
 from canonlift.types import Lifted
 
 PLACE = "<!-- recordings -->"  # in viewer.html
@@ -34,7 +34,7 @@ LEVEL = [0.0, -1.0, 0.0]  # up in the axes of a level camera
 
 
 class Measure(NamedTuple):
-    """How wrong each view of each frame is; NaN where that is unknown."""
+    """How wrong the pose of each view and frame is; NaN where that is unknown."""
 
     name: str
     unit: str
@@ -48,9 +48,6 @@ def write(predictions: Mapping[str, Prediction], path: Path) -> Path:
     Joints are exact to 0.05 px, lifted poses to 0.003 % of the length of all bones; an outlier
     that is four times as far out as 99 % of all others is drawn there. Of recordings too long
     for a page every second (third, ...) frame is shown, which the page states.
-
-    Raises:
-        ValueError: if there is no recording, or one has no frames.
     """
     if not predictions:
         raise ValueError(f"{path}: there is nothing to show; give at least one recording")
@@ -139,15 +136,15 @@ def _gaps(
     rotation: Float[Tensor, "T V 3 3"],
 ) -> tuple[Float[Tensor, "T V"], Float[Tensor, "T V"]]:
     """Mean reprojection gap of each view's pose in its own view, and in all others, in %."""
-    views = to_views(recording).to(pose.dtype)
+    views, lifted = to_views(recording).to(pose.dtype), Lifted(pose, rotation)
     itself = torch.eye(len(recording.views), dtype=torch.bool)[None, :, :, None]
-    parts: list[list[Tensor]] = []
+    own, others = [], []
     for start in range(0, recording.n_frames, BLOCK):
         part = slice(start, start + BLOCK)
-        gaps = 100 * metrics.reprojection_gaps(views[part], Lifted(pose[part], rotation[part]))
-        parts.append([gaps.masked_fill(x, torch.nan).nanmean((-2, -1)) for x in (~itself, itself)])
-    own, others = (torch.cat(side) for side in zip(*parts, strict=True))
-    return own, others
+        gaps = 100 * metrics.reprojection_gaps(views[part], lifted[part])
+        own.append(gaps.masked_fill(~itself, torch.nan).nanmean((-2, -1)))
+        others.append(gaps.masked_fill(itself, torch.nan).nanmean((-2, -1)))
+    return torch.cat(own), torch.cat(others)
 
 
 def _describe(name: str, prediction: Prediction, step: int) -> dict[str, Any]:
@@ -201,10 +198,8 @@ def _quaternions(rotation: Float[np.ndarray, "T V 3 3"]) -> Float[np.ndarray, "T
 def upwards(pose: Float[np.ndarray, "T J 3"], joints: Sequence[str]) -> list[float]:
     """The median direction from the feet, or the lowest joints known, to the head; unit length."""
     top = next((joints.index(name) for name in UPRIGHT[0] if name in joints), None)
-    low = next(
-        (pair for name in UPRIGHT[1] if set(pair := (f"l_{name}", f"r_{name}")) <= set(joints)),
-        None,
-    )
+    pairs = [(f"l_{name}", f"r_{name}") for name in UPRIGHT[1]]
+    low = next((pair for pair in pairs if set(pair) <= set(joints)), None)
     if top is None or low is None:
         return LEVEL
     stand = pose[:, top] - pose[:, [joints.index(name) for name in low]].mean(1)

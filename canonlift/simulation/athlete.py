@@ -73,20 +73,21 @@ def perform(
     fps: float,
     generator: np.random.Generator,
 ) -> Float[np.ndarray, "T 17 3"]:
-    """Joints of a person who does the named motions in turn, repeatedly; metres, world axes.
-
-    Raises:
-        ValueError: if a motion is unknown, none is named, or there are fewer than 2 frames.
-    """
-    unknown = [name for name in motions if name not in MOTIONS]
-    if unknown or not motions:
-        raise ValueError(f"no motion {unknown}; choose from {', '.join(MOTIONS)}")
+    """Joints of a person who does the named motions in turn, repeatedly; metres, world axes."""
+    check_motions(motions)
     if n_frames < 2:
-        raise ValueError(f"a motion takes at least 2 frames, got {n_frames}")
+        raise ValueError(f"a motion needs at least 2 frames, got {n_frames}")
     tracks = _blend(motions, n_frames, fps, generator)
     angles = _posture(tracks, fps, generator)
     pose = _balance(_joints(person, angles), angles, fps)
     return _travel(pose, tracks, fps, generator)
+
+
+def check_motions(names: Sequence[str]) -> None:
+    """Refuse an unknown motion, and none."""
+    unknown = [name for name in names if name not in MOTIONS]
+    if unknown or not names:
+        raise ValueError(f"no motion {unknown}; choose from {', '.join(MOTIONS)}")
 
 
 def _blend(
@@ -164,16 +165,11 @@ def _joints(person: Person, angles: Mapping[str, np.ndarray]) -> np.ndarray:
         at[f"{side}_knee"] = at[f"{side}_hip"] + thigh.apply([0.0, -person.thigh, 0.0])
         at[f"{side}_ankle"] = at[f"{side}_knee"] + shank.apply([0.0, -person.shank, 0.0])
         girdle = upper * turn("ZY", sign * of["shrug"], -sign * of["protract"])
-        arm = upper * turn(
-            "XZY",
-            -of["shoulder_flex"],
-            sign * of["shoulder_abd"],
-            sign * of["shoulder_turn"],
-        )
+        raised, spread, turned = (of[f"shoulder_{way}"] for way in ("flex", "abd", "turn"))
+        arm = upper * turn("XZY", -raised, sign * spread, sign * turned)
         forearm = arm * turn("X", -of["elbow"])
-        at[f"{side}_shoulder"] = at["thorax"] + girdle.apply(
-            [sign * wide, -person.shoulder_drop, 0.0]
-        )
+        shoulder = [sign * wide, -person.shoulder_drop, 0.0]
+        at[f"{side}_shoulder"] = at["thorax"] + girdle.apply(shoulder)
         at[f"{side}_elbow"] = at[f"{side}_shoulder"] + arm.apply([0.0, -person.upper_arm, 0.0])
         at[f"{side}_wrist"] = at[f"{side}_elbow"] + forearm.apply([0.0, -person.forearm, 0.0])
     return np.stack([at[name] for name in H36M17], axis=1)

@@ -33,18 +33,14 @@ class CameraConfig:
     def __post_init__(self) -> None:
         if not 2 <= self.n_views <= 8:
             raise ValueError(f"n_views must be 2 to 8, got {self.n_views}")
-        if self.starts_s and len(self.starts_s) != self.n_views:
-            raise ValueError(
-                f"starts_s has {len(self.starts_s)} times for {self.n_views} cameras; give one "
-                "per camera, or none"
-            )
+        for name, kind in (("starts_s", "times"), ("azimuths_deg", "directions")):
+            if len(values := getattr(self, name)) not in (0, self.n_views):
+                raise ValueError(
+                    f"{name} has {len(values)} {kind} for {self.n_views} cameras; give one per "
+                    "camera, or none"
+                )
         if not np.isfinite(self.starts_s).all():
             raise ValueError(f"starts_s must be finite, got {self.starts_s}")
-        if self.azimuths_deg and len(self.azimuths_deg) != self.n_views:
-            raise ValueError(
-                f"azimuths_deg has {len(self.azimuths_deg)} directions for {self.n_views} "
-                "cameras; give one per camera, or none"
-            )
         for name in ("distance_m", "height_m", "share"):
             low, high = getattr(self, name)
             if low > high or (name != "height_m" and low <= 0):

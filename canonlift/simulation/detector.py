@@ -91,15 +91,9 @@ def detect(
 ) -> Detected:
     """Detected keypoints and confidences; NaN and 0 where a joint is missed.
 
-    Sizes of errors follow `ERRORS`. Large ones are likelier where a joint is hard to see.
-
-    Args:
-        true: exact keypoints in pixels.
-        pose: the same joints in metres, in camera axes.
-        fps: frames per second.
-        image_size: width and height in pixels; joints outside are missed.
-        config: rates and sizes of the errors.
-        generator: source of all randomness.
+    Sizes of errors follow `ERRORS`. Large ones are likelier where a joint is hard to see. `true`
+    are exact keypoints in pixels, and `pose` the same joints in metres, in camera axes. Joints
+    outside the image are missed.
     """
     unexplained = smooth_noise(len(pose), pose.shape[1:3], 2.0 * fps, generator)  # clothes, light
     hard = _ranked(_difficulty(pose) + 0.05 * unexplained)
@@ -236,7 +230,10 @@ def _errors(
     quantile in `ERRORS` is the size, so the sizes follow the table whatever the pose is.
     """
     table = [ERRORS[name] for name in H36M17]
-    correlation = np.array([_latent(row.correlation) for row in table]) ** (10.0 / fps)
+    # Errors with heavy tails are less correlated than the Gaussians that they are made from; the
+    # factor was fitted to the correlation of the result.
+    latent = np.array([1.0 - 0.6 * (1.0 - row.correlation) for row in table])
+    correlation = latent ** (10.0 / fps)
     vector = np.stack(
         [autoregressive_noise(hard.shape, correlation, generator) for _ in range(2)], -1
     )
@@ -252,25 +249,13 @@ def _errors(
     return vector * (size / length)[..., None], np.log(size / 0.018)
 
 
-def _latent(correlation: float) -> float:
-    """Correlation of the Gaussians from which errors of the given correlation are made.
-
-    The errors have heavy tails and are less correlated than the Gaussians. The factor was fitted
-    to the correlation of the result.
-    """
-    return 1.0 - 0.6 * (1.0 - correlation)
-
-
 def _confidences(
     log_size: np.ndarray, hard: np.ndarray, fps: float, generator: np.random.Generator
 ) -> Float[np.ndarray, "T V J"]:
     """Confidences that fall with the error, but not reliably; about 30 % are below 0.85."""
     correlation = np.full(hard.shape[-1], 0.8 ** (10.0 / fps))
-    mixed = (
-        0.65 * log_size
-        + 0.25 * hard
-        + 0.65 * autoregressive_noise(hard.shape, correlation, generator)
-    )
+    noise = autoregressive_noise(hard.shape, correlation, generator)
+    mixed = 0.65 * log_size + 0.25 * hard + 0.65 * noise
     uniform = expit(1.7 * mixed)  # approximately
     return np.clip(1.0 - 0.9 * uniform**5, 0.05, 1.0)
 

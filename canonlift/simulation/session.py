@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import Recording, save
-from canonlift.simulation.athlete import perform, sample_person
+from canonlift.simulation.athlete import check_motions, perform, sample_person
 from canonlift.simulation.cameras import CameraConfig, Cameras, place_cameras, project
 from canonlift.simulation.detector import DetectorConfig, as_defined, detect
 from canonlift.simulation.motions import MOTIONS
@@ -36,9 +36,7 @@ class SimulateConfig:
     detector: DetectorConfig = field(default_factory=DetectorConfig)
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.motions if name not in MOTIONS]
-        if unknown or not self.motions:
-            raise ValueError(f"no motion {unknown}; choose from {', '.join(MOTIONS)}")
+        check_motions(self.motions)
         least = {"seed": 0, "n_train": 0, "n_test": 0, "n_people_train": 1, "n_people_test": 1}
         for name, low in (least | {"n_frames": 2}).items():
             if getattr(self, name) < low:
@@ -166,8 +164,9 @@ def _shifted(first: Float[np.ndarray, " V"], values: Float[np.ndarray, "T V *_"]
             f"the last camera starts {first.max():.0f} frames after the first, but the motion has "
             f"only {len(values)}; set more frames, or start times that are closer together"
         )
-    tracks = (CubicSpline(np.arange(len(values)), values[:, view]) for view in range(len(first)))
+    frames = np.arange(len(values))
+    tracks = (CubicSpline(frames, track) for track in np.moveaxis(values, 1, 0))
     shifted = [
-        track(start + np.arange(n_frames)) for track, start in zip(tracks, first, strict=True)
+        track(start + frames[:n_frames]) for track, start in zip(tracks, first, strict=True)
     ]
     return np.stack(shifted, axis=1)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from canonlift import distributed
 from canonlift.data import frames, shards, windows
-from canonlift.data.frames import Frames, Summary
+from canonlift.data.frames import Summary
 from canonlift.data.recording import Recording
+from canonlift.data.shards import Frames
 from canonlift.data.windows import Samples
 from canonlift.methods import targets
 from canonlift.simulation.session import write_session
@@ -47,8 +48,9 @@ def read(config: Config, paths: list[Path]) -> Samples:
     """The samples of the training recordings, on the device of this process."""
     supervised = supervised_recordings(config, paths)
     session = read_frames(config, paths, supervised)
-    print(f"training on {frames.describe(session)}")
-    announce(config, session.summary(), [path for path in paths if path in supervised])
+    total = session.summary()
+    print(f"training on {frames.describe(session.names, total)}")
+    announce(config, total, [path for path in paths if path in supervised])
     samples = windows.cut(session, config.windows)
     if config.windows.length > 1:
         print(f"{len(samples)} windows of {config.windows.length} frames")

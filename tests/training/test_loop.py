@@ -1,13 +1,14 @@
 """Laws of the loop: losses that are not finite, and when losses are read."""
 
 import signal
+from itertools import chain
 
 import pytest
 import torch
 from training_scene import same, weights
 
 from canonlift.data import recording as recordings
-from canonlift.data.batches import batches, flip
+from canonlift.data.batches import chunks, flip
 from canonlift.methods import fusion
 from canonlift.methods.objective import Objective
 from canonlift.methods.terms import TERMS
@@ -84,7 +85,7 @@ def test_a_step_does_not_wait_for_the_device(short, takes, tmp_path, method):
     run = runs.start(config, tmp_path / "run", resume=False)
     data = sessions.read(config, sorted(takes.glob("train_*.npz")))
     compute = Objective(run.network, config.method, dict.fromkeys(names, 1.0))
-    order = batches(len(data), 8, 0, 0)
+    order = chain.from_iterable(chunks(len(data), 8, 0, 0))
 
     def step():
         samples = next(order).to("cuda", non_blocking=True)

@@ -15,11 +15,7 @@ MOST_FRAMES = 65_535  # that two bytes of its header can count; ezc3d would leav
 
 
 def write(markers: Markers, path: Path) -> None:
-    """Write one file, metres as millimetres; missing positions have a residual of -1.
-
-    Raises:
-        ValueError: if there are more frames than the format can count.
-    """
+    """Write one file, metres as millimetres; missing positions have a residual of -1."""
     ezc3d: Any = import_module("ezc3d")  # an optional package
     if len(markers.positions) > MOST_FRAMES:
         raise ValueError(

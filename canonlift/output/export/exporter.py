@@ -16,7 +16,6 @@ from canonlift.body.skeleton import ROOT
 from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction, check_name, read_predictions
 from canonlift.data.solution import Solution
-from canonlift.output.export.formats import FORMATS
 from canonlift.output.export.markers import (
     Y_UP,
     Filter,
@@ -27,6 +26,7 @@ from canonlift.output.export.markers import (
     smoothed,
     upright,
 )
+from canonlift.output.export.table import FORMATS
 
 FUSED = "fused"  # name of the sequence made of all views
 UNNAMED = "pose"  # name of a prediction that comes without one
@@ -48,7 +48,7 @@ def export(
         predictions: one, a solution, several by name, or the path of `predictions.npz` or of
             its folder.
         out: folder for the files.
-        formats: rows of `formats.FORMATS`.
+        formats: rows of `table.FORMATS`.
         height: of the person in metres; without it and `bone`, lengths are in body units.
         bone: two joints and their distance in metres, such as `l_hip-l_knee=0.42`.
         up: turn single views upright, too, as the fused sequence always is.
@@ -68,8 +68,10 @@ def export(
         predictions = read_predictions(predictions)
     elif isinstance(predictions, Prediction):
         predictions = {UNNAMED: predictions}
-    written = exporter.write_all(predictions, Path(out), overwrite)
-    return [path for each in written for path in each.paths]
+    paths = []
+    for name, prediction in predictions.items():
+        paths += exporter.write(name, prediction, Path(out), overwrite).paths
+    return paths
 
 
 class Written(NamedTuple):
@@ -87,11 +89,7 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Exporter:
-    """What to write of every recording.
-
-    Raises:
-        ValueError: if a format is unknown or lacks its package.
-    """
+    """What to write of every recording."""
 
     formats: tuple[str, ...]
     size: Size | None = None  # None: in body units
@@ -118,11 +116,7 @@ class Exporter:
         up: bool = False,
         filter: str | None = None,
     ) -> "Exporter":
-        """An exporter from options as `export` has them.
-
-        Raises:
-            ValueError: if one makes no sense.
-        """
+        """An exporter from options as `export` has them."""
         if isinstance(formats, str):
             formats = formats.split(",")
         names = tuple(dict.fromkeys(name.strip() for name in formats))
@@ -132,32 +126,30 @@ class Exporter:
         size = size if height is None else Size.of_person(height)
         return cls(names, size, up, None if filter is None else Filter.parse(filter))
 
-    def write_all(
-        self, predictions: Mapping[str, Prediction], folder: Path, overwrite: bool = False
-    ) -> Iterator[Written]:
-        """Write the files of several recordings, one after the other."""
-        for name, prediction in predictions.items():
-            yield self.write(name, prediction, folder, overwrite)
-
     def write(
-        self, name: str, prediction: Prediction, folder: Path, overwrite: bool = False
+        self,
+        name: str,
+        prediction: Prediction,
+        folder: Path,
+        overwrite: bool = False,
+        remedy: str = "choose another folder, or set overwrite=True",
     ) -> Written:
         """Write the files of one recording.
 
         Raises:
             ValueError: naming the recording and the view that cannot be exported.
-            FileExistsError: if one of them exists, unless `overwrite`; then none is written.
+            FileExistsError: with the remedy, if one exists, unless `overwrite`; none is written.
         """
         check_name(name)
-        names = sequence_names(prediction)
-        paths = {kind: self._paths(kind, name, names, folder) for kind in self.formats}
+        names = [f"{name}-{sequence}" for sequence in sequence_names(prediction)]
+        paths: dict[str, list[Path]] = {}
+        for kind in self.formats:
+            stems = names if FORMATS[kind].write_recording is None else [name]
+            paths[kind] = [folder / f"{stem}{FORMATS[kind].suffix}" for stem in stems]
         every = [path for some in paths.values() for path in some]
         exist = [path for path in every if path.exists()]
         if exist and not overwrite:
-            raise FileExistsError(
-                f"{exist[0]} exists (and {len(exist) - 1} more); choose another folder, or "
-                "overwrite them (--overwrite)"
-            )
+            raise FileExistsError(f"{exist[0]} exists (and {len(exist) - 1} more); {remedy}")
         sequences = dict(self.sequences(name, prediction))
         for kind, some in paths.items():
             row = FORMATS[kind]
@@ -168,26 +160,15 @@ class Exporter:
                 row.write_recording(name, prediction, sequences, some[0])
         return Written(name, every, {key: markers.notes for key, markers in sequences.items()})
 
-    def _paths(self, kind: str, name: str, names: Sequence[str], folder: Path) -> list[Path]:
-        suffix = FORMATS[kind].suffix
-        if FORMATS[kind].write_recording is not None:
-            return [folder / f"{name}{suffix}"]
-        return [folder / f"{name}-{sequence}{suffix}" for sequence in names]
-
     def sequences(self, name: str, prediction: Prediction) -> Iterator[tuple[str, Markers]]:
-        """Each view by its name, and all of them fused.
-
-        Raises:
-            ValueError: naming the recording and the view that cannot be exported.
-        """
+        """Each view by its name, and all of them fused."""
         recording, fused = prediction.recording, prediction.fused
         relative = f"relative to the {ROOT}, which is always at 0; missing where not observed"
         observed = to_views(recording).observed.numpy()
         names = sequence_names(prediction)
         for v, view in enumerate(recording.views):
-            note = (
-                f"lifted from {view} alone, in its axes turned by 180 degrees about x; {relative}"
-            )
+            note = f"lifted from {view} alone, in its axes turned by 180 degrees about x"
+            note = f"{note}; {relative}"
             markers = from_camera(prediction.pose[:, v], observed[:, v], recording, note)
             across = np.array([[1.0, 0.0, 0.0]]) if self.turn_views else None
             yield names[v], self._processed(f"{name}, {view}", markers, across)

@@ -3,16 +3,18 @@
 Predictions are not changed by it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from scipy.signal import butter, sosfiltfilt
 
 from canonlift import suggestions
 from canonlift.data.recording import Recording
+from canonlift.data.windows import runs
 
 BODY_UNITS = "body_units"  # 1 is the length of all bones of the person together
 METRES = "m"
@@ -43,11 +45,7 @@ class Markers:
         return np.asarray(np.isfinite(self.positions).all(-1))
 
     def middle(self, *joints: str) -> Float[np.ndarray, "T 3"]:
-        """The mean of some joints.
-
-        Raises:
-            ValueError: if the skeleton lacks one.
-        """
+        """The mean of some joints."""
         for name in joints:
             if name not in self.joints:
                 raise suggestions.unknown("a joint", name, self.joints)
@@ -78,17 +76,14 @@ def from_camera(
 # ------------------------------------------------------------------------------- size
 
 # Shares of a person's height between joint centres (Drillis and Contini 1966).
+LIMBS = {
+    ("hip", "knee"): 0.245,
+    ("knee", "ankle"): 0.246,
+    ("shoulder", "elbow"): 0.186,
+    ("elbow", "wrist"): 0.146,
+}
 SEGMENTS: Sequence[tuple[tuple[str, ...], tuple[str, ...], float]] = (
-    *(
-        ((f"{side}_{start}",), (f"{side}_{end}",), share)
-        for side in "lr"
-        for start, end, share in (
-            ("hip", "knee", 0.245),
-            ("knee", "ankle", 0.246),
-            ("shoulder", "elbow", 0.186),
-            ("elbow", "wrist", 0.146),
-        )
-    ),
+    *(((f"{s}_{a}",), (f"{s}_{b}",), share) for s in "lr" for (a, b), share in LIMBS.items()),
     (("l_hip", "r_hip"), ("l_shoulder", "r_shoulder"), 0.288),
 )
 
@@ -101,11 +96,7 @@ class Size(NamedTuple):
 
     @classmethod
     def of_person(cls, height: float) -> "Size":
-        """A height in metres.
-
-        Raises:
-            ValueError: if no person has it.
-        """
+        """A height in metres."""
         if not 0.4 <= height <= 2.8:
             raise ValueError(
                 f"height {height:g} m is that of no person; give metres, such as 1.80"
@@ -114,11 +105,7 @@ class Size(NamedTuple):
 
     @classmethod
     def of_bone(cls, text: str) -> "Size":
-        """The distance between two joints, such as `l_hip-l_knee=0.42`.
-
-        Raises:
-            ValueError: if it is written in another way.
-        """
+        """The distance between two joints, such as `l_hip-l_knee=0.42`."""
         between, _, metres = text.partition("=")
         ends = tuple(between.split("-"))
         try:
@@ -138,16 +125,11 @@ def in_metres(markers: Markers, size: Size) -> Markers:
     The note holds how much the parts of the body, or for a single bone the frames, differ in this
     factor. Average proportions are wrong by about 3 % for a person. Where nothing of known length
     was observed, the unit is not changed, as the note states.
-
-    Raises:
-        ValueError: if nothing on the skeleton has a known length.
     """
     if size.between is None:
         length, wanted = _parts(markers, size.metres)
-        source, what = (
-            f"a height of {size.metres:g} m and average proportions",
-            "parts of the body",
-        )
+        source = f"a height of {size.metres:g} m and average proportions"
+        what = "parts of the body"
     else:
         length = _distance(markers, *((name,) for name in size.between))
         wanted = np.full(length.shape, size.metres)
@@ -206,9 +188,6 @@ def upright(markers: Markers, across: Float[np.ndarray, "V 3"]) -> Markers:
     mostly level; and so are most cameras from their left to their right, `across`. z points
     towards the camera as before, but level. Nothing is turned where a person was never observed
     from head to ankles, as the note states.
-
-    Raises:
-        ValueError: if the skeleton has no head or ankles.
     """
     seen = [markers.joints[joint] for joint in np.flatnonzero(markers.known.any(0))]
     heads = (name for joints in (seen, markers.joints) for name in HEADS if name in joints)
@@ -251,7 +230,7 @@ def _unit(vector: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
 
 
 def level_axes(up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """Rotation that takes `up` to y, and keeps the direction of z but for its slope."""
+    """Rotation that turns `up` to y, and keeps the direction of z but for its slope."""
     z = np.array([0.0, 0.0, 1.0])
     if abs(up @ z) > 1 - 1e-6:  # a camera right above: z follows the top of its image
         z = np.array([0.0, -up[2], 0.0])
@@ -270,11 +249,7 @@ class Filter(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Filter":
-        """Such as `butterworth:6`.
-
-        Raises:
-            ValueError: if there is no such filter, or it lacks its number.
-        """
+        """Such as `butterworth:6`."""
         name, _, value = text.partition(":")
         if name not in FILTERS:
             raise suggestions.unknown("a filter", name, FILTERS)
@@ -287,11 +262,7 @@ class Filter(NamedTuple):
 def butterworth(
     series: Float[np.ndarray, "T ..."], cutoff_hz: float, fps: float
 ) -> Float[np.ndarray, "T ..."]:
-    """Low-pass of second order, run forwards and backwards: fourth order without a delay.
-
-    Raises:
-        ValueError: if the cutoff is not between 0 and half the frame rate.
-    """
+    """Low-pass of second order, run forwards and backwards: fourth order without a delay."""
     if not 0 < cutoff_hz < fps / 2:
         raise ValueError(
             f"filter butterworth:{cutoff_hz:g} must lie between 0 and {fps / 2:g} Hz, half the "
@@ -315,7 +286,7 @@ def smoothed(markers: Markers, wanted: Filter) -> Markers:
     positions = markers.positions.copy()
     bridged = 0
     for joint, known in enumerate(markers.known.T):
-        for start, end in stretches(known):
+        for start, end in runs(torch.from_numpy(known), LONGEST_GAP):
             inside = np.flatnonzero(known[start:end])
             piece = positions[start:end, joint]
             everywhere = np.arange(end - start)
@@ -328,12 +299,3 @@ def smoothed(markers: Markers, wanted: Filter) -> Markers:
         f"gaps of up to {LONGEST_GAP} frames filled in"
     )
     return markers.become(positions, note)
-
-
-def stretches(known: Bool[np.ndarray, " T"]) -> Iterator[tuple[int, int]]:
-    """First and last + 1 frame of each part between gaps that are too long to fill."""
-    frames = np.flatnonzero(known)
-    if len(frames):
-        breaks = np.flatnonzero(np.diff(frames) > LONGEST_GAP + 1)
-        starts, ends = frames[np.r_[0, breaks + 1]], frames[np.r_[breaks, -1]] + 1
-        yield from zip(starts.tolist(), ends.tolist(), strict=True)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from canonlift import files
+from canonlift.output.export.csv_npz import cells
 from canonlift.output.export.markers import Markers
-from canonlift.output.export.tables import cells
 
 
 def write(markers: Markers, path: Path) -> None:

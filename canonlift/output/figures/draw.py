@@ -11,12 +11,12 @@ from canonlift.data.frames import centre, to_views
 from canonlift.data.prediction import Prediction
 from canonlift.geometry.scale import norm
 from canonlift.methods.fusion import FusionConfig, joint_maps, to_repair
-from canonlift.output.figures import notable, style
+from canonlift.output.figures import notable_frames, style
 from canonlift.output.figures.fusion import draw_fusion
 from canonlift.output.figures.joint_errors import draw_joint_errors
 from canonlift.output.figures.losses import draw_losses
 from canonlift.output.figures.motion import HANDS, draw_motion
-from canonlift.output.figures.notable import Notable
+from canonlift.output.figures.notable_frames import Notable
 from canonlift.output.figures.pose import draw_pose
 from canonlift.output.figures.refinement import draw_refinement
 from canonlift.training import metrics_log
@@ -28,7 +28,7 @@ def draw_recording(
 ) -> list[Path]:
     """Draw the most repaired, the median and the worst view, and how one joint was repaired."""
     paths = []
-    chosen = notable.notable_frames(prediction)
+    chosen = notable_frames.notable_frames(prediction)
     for kind, (frame, view, title) in chosen.items():
         stem = f"{name}-{kind}"
         if len(prediction.views) > 1:
@@ -54,9 +54,7 @@ def draw_run(results: Mapping[str, Any], run: Path | None, folder: Path) -> list
     if "per_joint" in results:
         errors = {joint: row["pa_mpjpe_mm"] for joint, row in results["per_joint"].items()}
         baselines = {
-            f"{name.replace('_', ' ')}, all joints": {
-                joint: row["pa_mpjpe_mm"] for joint in errors
-            }
+            f"{name}, all joints": dict.fromkeys(errors, float(row["pa_mpjpe_mm"]))
             for name, row in results["baselines"].items()
         }
         path = folder / "joint_errors.png"
@@ -80,27 +78,24 @@ def _draw_repair(
     where = where[where[:, 1] == view]
     if len(where) == 0:
         return []
-    _, _, root, _ = centre(recording)
+    root = centre(recording)[2][frame, view]
     detected, refined = recording.keypoints[frame, view], prediction.keypoints_refined[frame, view]
     moved = np.linalg.norm(refined - detected, axis=-1)[where[:, 2]]
     chosen = int(np.where(np.isnan(moved), -1.0, moved).argmax())
     joint = int(where[chosen, 2])
 
     scale = norm(views.keypoints, views.observed)[0, view, 0, 0].item()
-    truth = notable.or_nan(recording.keypoints_true, recording.keypoints)[frame, view, joint]
+    truth = notable_frames.or_nan(recording.keypoints_true, recording.keypoints)[
+        frame, view, joint
+    ]
     on_map = config.method in ("grid", "exact")
     maps = joint_maps(views, lifted, where[chosen : chosen + 1], config)
-    return [
-        draw_fusion(
-            maps,
-            config,
-            prediction.views,
-            f"Repairing the {style.spoken(joints[joint])} "
-            f"in {prediction.views[view]}, frame {frame}",
-            path,
-            joints=joints,
-            body=(detected - root[frame, view]) / scale,
-            truth=(truth - root[frame, view]) / scale if np.isfinite(truth).all() else None,
-            repaired=None if on_map else (refined[joint] - root[frame, view]) / scale,
-        )
-    ]
+    title = (
+        f"Repairing the {style.in_words(joints[joint])} in {prediction.views[view]}, frame {frame}"
+    )
+    places = {
+        "body": (detected - root) / scale,
+        "truth": (truth - root) / scale if np.isfinite(truth).all() else None,
+        "repaired": None if on_map else (refined[joint] - root) / scale,
+    }
+    return [draw_fusion(maps, config, prediction.views, title, path, joints, **places)]

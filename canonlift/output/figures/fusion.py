@@ -24,23 +24,11 @@ def draw_fusion(
     truth: Float[np.ndarray, " 2"] | None = None,
     repaired: Float[np.ndarray, " 2"] | None = None,
 ) -> Path:
-    """Draw the joint's own map, each epipolar line, their sum and its peak.
+    """Draw the map of one joint, each epipolar line, their sum and its peak.
 
-    Parts of height 0 do not count and are left out.
-
-    Args:
-        maps: of the one joint.
-        config: of the maps.
-        views: names of all views.
-        title: of the figure.
-        path: where to write it.
-        joints: names of the joints of `body`.
-        body: the whole detection, in units of the maps; NaN where unobserved.
-        truth: the true place of the joint, in units of the maps.
-        repaired: where it was put, if not at the peak.
-
-    Raises:
-        ValueError: if the maps are not of one joint.
+    Parts of height 0 do not count and are left out. In units of the maps are `body`, all `joints`
+    as detected, NaN where unobserved; `truth`, the true place of the one joint; and `repaired`,
+    where it was put if not at the peak.
     """
     if len(maps.joint) != 1:
         raise ValueError(f"a figure shows one joint, but these are the maps of {len(maps.joint)}")
@@ -110,5 +98,4 @@ def _heat(
     place = (-extent, extent, extent, -extent)
     axes.imshow(value.reshape(n, n).numpy(), extent=place, interpolation="bilinear", **look)
     style.plain(axes).spines[:].set(visible=True, color=style.RULE)
-    axes.set_title(name, **style.TITLE)
-    axes.set_title(f"max {height:.2f}", loc="right", fontsize=style.SMALL, color=style.PALE)
+    style.title(axes, name, f"max {height:.2f}")

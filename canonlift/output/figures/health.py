@@ -33,7 +33,7 @@ def draw_health(report: Health, path: Path, title: str = "Health of the recordin
     over_time.set(xlim=span[:2], ylim=span[2:], xlabel="seconds")
     _table(lost, 100 * report.unobserved, "share unobserved (%)", 100.0)
     _table(restless, 100 * report.jitter, "jitter (% of the body's size)", 5.0)
-    labels = [style.spoken(joint) for joint in report.joints]
+    labels = [style.in_words(joint) for joint in report.joints]
     restless.set_xticks(range(n_joints), labels, rotation=90)
     for axes in (over_time, lost, restless):
         style.plain(axes).set_yticks(range(n_views), names)
@@ -46,7 +46,7 @@ def draw_health(report: Health, path: Path, title: str = "Health of the recordin
 def _table(axes: Axes, values: Float[np.ndarray, "V J"], name: str, most: float) -> None:
     """Draw a number per view and joint, darkest at `most`; written out where there is room."""
     axes.imshow(values, vmax=most, aspect="auto", **COLOURS)
-    axes.set_title(name, **style.TITLE)
+    style.title(axes, name)
     axes.set_xticks([])
     for view, joint in np.argwhere(np.isfinite(values)) if values.shape[1] <= 40 else ():
         value = values[view, joint]

@@ -31,12 +31,12 @@ def draw_joint_errors(
     # Sits inside the bar: beside it, the ticks of the baselines would cross it out.
     inside = {"label_type": "edge", "padding": -17, "color": "white", "fontsize": style.SMALL}
     axes.bar_label(bars, numbers, **inside)
-    ticks_of = (baselines or {}).items()
-    for (name, values), color in zip(ticks_of, (style.INK, "#CC79A7"), strict=False):
+    colours = (style.INK, "#CC79A7")
+    for (name, values), color in zip((baselines or {}).items(), colours, strict=False):
         ticks = [values.get(joint, np.nan) for joint in names]
         label = f"{name.replace('_', ' ')} (baseline)"
         axes.scatter(ticks, rows, s=110, marker="|", color=color, linewidths=2, label=label)
-    axes.set_yticks(rows, [style.spoken(name) for name in names])
+    axes.set_yticks(rows, [style.in_words(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0)
     axes.set_xlabel("error (mm)")

@@ -22,9 +22,6 @@ def draw_losses(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "Los
     """Draw the total and each term over the steps, and where the phases switch.
 
     Rows are as `csv.DictReader` reads them from metrics.csv; an empty value is not drawn.
-
-    Raises:
-        ValueError: if there are no rows.
     """
     if not rows:
         raise ValueError(f"{path}: there are no losses to draw; train until the first is logged")

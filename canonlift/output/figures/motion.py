@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.lines import Line2D
 
+from canonlift.body.skeleton import ROOT
 from canonlift.data.prediction import Prediction
 from canonlift.output.figures import style
-from canonlift.output.figures.notable import or_nan, root_of, scaled
+from canonlift.output.figures.notable_frames import or_nan, scaled
 
 SECONDS = 8.0  # of a recording that the figure shows
 HANDS = ("l_wrist", "r_wrist")
@@ -79,8 +80,7 @@ def _fitted(
 
 
 def _rooted(pose: Float[np.ndarray, "T J 3"], of: Prediction) -> Float[np.ndarray, "T J 3"]:
-    root = root_of(of.joints)
-    return pose - pose[:, root : root + 1]
+    return pose - pose[:, [of.joints.index(ROOT)]]
 
 
 def _handles(known: bool, beside: str | None) -> Sequence[Line2D]:

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from canonlift.body.skeleton import ROOT
 from canonlift.data.prediction import Prediction
 from canonlift.output.figures import style
-from canonlift.output.figures.notable import or_nan, root_of, scaled
+from canonlift.output.figures.notable_frames import or_nan, scaled
 
 
 class Side(NamedTuple):
@@ -37,13 +38,13 @@ def draw_pose(prediction: Prediction, frame: int, view: int, title: str, path: P
     confidence = recording.confidence[frame, view]
     pose = prediction.pose[frame, view]
     truth = or_nan(recording.pose3d, prediction.pose)[frame, view]
-    root = root_of(joints)
+    root = joints.index(ROOT)
     known = bool(np.isfinite(truth[root]).all())
     figure, (image, *panels) = style.panels(1 + len(SIDES), 1 + len(SIDES), title)
     detected = np.where(confidence[:, None] > 0, recording.keypoints[frame, view], np.nan)
     style.crop(image, detected)
     style.body(image, detected, joints, confidence)
-    image.set_title(f"detected in {style.short(prediction.views[view])}", **style.TITLE)
+    style.title(image, f"detected in {style.short(prediction.views[view])}")
     image.set(xlabel="x (px)", ylabel="y (px)")
 
     if known:
@@ -56,7 +57,7 @@ def draw_pose(prediction: Prediction, frame: int, view: int, title: str, path: P
         style.crop(axes, both[:, side.plane], half, side.up)
         style.band(axes, truth[:, side.plane], joints)
         style.body(axes, pose[:, side.plane], joints, away=pose @ np.array(side.away))
-        axes.set_title(side.name, **style.TITLE)
+        style.title(axes, side.name)
         right, up = (f"{AXES[axis]} ({unit})" for axis in side.plane)
         axes.set(xlabel=right, ylabel=up)
     style.legend(figure, truth=known)

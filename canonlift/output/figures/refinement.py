@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from canonlift.data.prediction import Prediction
 from canonlift.output.figures import style
-from canonlift.output.figures.notable import Repair, compare, or_nan
+from canonlift.output.figures.notable_frames import Repair, compare, or_nan
 
 FAR_MOVE = 0.04  # in units of the person's size: as long as an arrowhead
 
@@ -33,10 +33,9 @@ def draw_refinement(prediction: Prediction, frame: int, title: str, path: Path) 
         style.band(axes, truth[view], joints)
         style.body(axes, detected, joints, recording.confidence[frame, view])
         _repairs(axes, Repair(*(part[view] for part in repair)), joints)
-        axes.set_title(style.short(prediction.views[view]), **style.TITLE)
-        if np.isfinite(before[view]):
-            text = f"error {before[view]:.0f} → {after[view]:.0f} px"
-            axes.set_title(text, loc="right", fontsize=style.SMALL, color=style.PALE)
+        known = np.isfinite(before[view])
+        note = f"error {before[view]:.0f} → {after[view]:.0f} px" if known else ""
+        style.title(axes, style.short(prediction.views[view]), note)
         if not np.isfinite(detected).any():
             place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center"}
             axes.text(0.5, 0.5, "not observed", color=style.PALE, **place)

@@ -31,24 +31,23 @@ WIDTH, DPI = 9.0, 180  # inches across; a README shows an inch as 100 pixels
 SMALL, NORMAL, LARGE = 8.0, 9.0, 11.0  # points
 PORTRAIT = 1.25  # height over width of a panel that shows a person
 
-TITLE: dict[str, Any] = {"loc": "left", "fontsize": NORMAL, "parse_math": False}
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": NORMAL, "handlelength": 1.8}
 BELOW = LEGEND | {"loc": "outside lower center", "ncols": 8}
 
 
-def figure(size: tuple[float, float], title: str) -> Figure:
+def figure(size: tuple[float, float], heading: str) -> Figure:
     """An empty figure of a size in inches."""
     made = Figure(figsize=size, dpi=DPI, layout="compressed")
-    made.suptitle(title, x=0.01, ha="left", fontsize=LARGE, weight="bold", parse_math=False)
+    made.suptitle(heading, x=0.01, ha="left", fontsize=LARGE, weight="bold", parse_math=False)
     return made
 
 
-def panels(n_panels: int, n_columns: int, title: str) -> tuple[Figure, list[Axes]]:
+def panels(n_panels: int, n_columns: int, heading: str) -> tuple[Figure, list[Axes]]:
     """A figure with panels for `n_panels` persons."""
     n_rows = -(-n_panels // n_columns)
     width = min(WIDTH / n_columns, 3.4)
     height = n_rows * (PORTRAIT * (width - 0.5) + 0.5) + 0.8
-    made = figure((max(width * n_columns, 7.0), height), title)
+    made = figure((max(width * n_columns, 7.0), height), heading)
     grid = made.subplots(n_rows, n_columns, squeeze=False).ravel().tolist()
     for axes in grid[n_panels:]:
         axes.remove()
@@ -65,15 +64,20 @@ def plain(axes: Axes) -> Axes:
     return axes
 
 
+def title(axes: Axes, text: str, note: str = "") -> None:
+    """Write a title at the left of a panel, and a pale note at its right."""
+    axes.set_title(text, loc="left", fontsize=NORMAL, parse_math=False)
+    axes.set_title(note, loc="right", fontsize=SMALL, color=PALE)
+
+
 def save(made: Figure, path: Path) -> Path:
     """Write a PNG, whole or not at all; the same bytes for the same figure."""
-    options: dict[str, Any] = {"format": "png", "facecolor": "white"}
-    options["metadata"] = {"Software": None}
-    files.write(path, lambda file: made.savefig(file, **options))
+    options: dict[str, Any] = {"facecolor": "white", "metadata": {"Software": None}}
+    files.write(path, lambda file: made.savefig(file, format="png", **options))
     return path
 
 
-def spoken(joint: str) -> str:
+def in_words(joint: str) -> str:
     """The name of a joint in words: `l_knee` is the left knee."""
     side = {"l_": "left ", "r_": "right "}.get(joint[:2])
     return side + joint[2:] if side else joint
@@ -140,8 +144,7 @@ def body(
     opacity = np.ones(len(joints)) if opacity is None else 0.15 + 0.85 * opacity
     pairs = known_bones(points, joints)
     if away is not None:
-        depth = np.asarray(away)
-        pairs.sort(key=lambda pair: -depth[list(pair)].sum())
+        pairs.sort(key=lambda pair: -away[list(pair)].sum())
     colours = [to_rgba(colour(joints[b]), opacity[[a, b]].min()) for a, b in pairs]
     lines(axes, points, pairs, colors=colours, linewidths=2.0, zorder=2, gid="bones")
     seen = np.flatnonzero(np.isfinite(points).all(-1)).tolist()
@@ -153,13 +156,14 @@ def legend(made: Figure, truth: bool, refined: bool = False) -> None:
     """Add the meaning of the colours below a figure that shows bodies."""
     style: dict[str, Any] = {"linewidth": 2, "marker": "o", "markersize": 4}
     sides = {"left": LEFT, "right": RIGHT, "middle": MIDDLE}
-    handles = [Line2D([], [], color=color, label=side, **style) for side, color in sides.items()]
-    handles.append(Line2D([], [], color=to_rgba(MIDDLE, 0.3), label="faint: unsure", **style))
+    looks: dict[str, dict[str, Any]] = {
+        side: style | {"color": color} for side, color in sides.items()
+    }
+    looks["faint: unsure"] = style | {"color": to_rgba(MIDDLE, 0.3)}
     if refined:
-        ring = style | {"linewidth": 1.4, "mfc": "white", "mew": 1.3}
-        handles.append(Line2D([], [], color=REFINED, label="repaired", **ring))
+        ring = {"color": REFINED, "linewidth": 1.4, "mfc": "white", "mew": 1.3}
+        looks["repaired"] = style | ring
     if truth:
-        handles.append(
-            Line2D([], [], color=TRUTH, linewidth=6, solid_capstyle="butt", label="truth")
-        )
+        looks["truth"] = {"color": TRUTH, "linewidth": 6, "solid_capstyle": "butt"}
+    handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
     made.legend(handles=handles, **BELOW)

@@ -1,11 +1,11 @@
-"""When the views of a recording started, and how sure that is."""
+"""When the views of a recording started, and how certain that is."""
 
 from pathlib import Path
 
 import numpy as np
 
 from canonlift.output.figures import style
-from canonlift.output.figures.notable import mean
+from canonlift.output.figures.notable_frames import mean
 from canonlift.readers.synchronise import Synchrony
 
 
@@ -32,13 +32,12 @@ def draw_synchrony(found: Synchrony, path: Path, title: str = "When the views st
         offset, error = found.offset_s[view], found.error_s[view]
         colour = style.RIGHT if found.ambiguous else style.REFINED
         axes.axvline(offset, color=colour, linewidth=1.2)
-        axes.set_title(style.short(found.views[view]), **style.TITLE)
-        text = f"{offset:+.3f} s ± {max(1000 * error, 1):.0f} ms"
-        axes.set_title(text, loc="right", fontsize=style.SMALL, color=style.PALE)
+        note = f"{offset:+.3f} s ± {max(1000 * error, 1):.0f} ms"
+        style.title(axes, style.short(found.views[view]), note)
         axes.set_ylim(0)
         axes.margins(x=0)
-    sure = "AMBIGUOUS, " if found.ambiguous else ""
+    warning = "AMBIGUOUS, " if found.ambiguous else ""
     first = style.short(found.views[0])
-    grid[-1].set_xlabel(f"seconds later than {first} ({sure}confidence {found.confidence:.2f})")
+    grid[-1].set_xlabel(f"seconds later than {first} ({warning}confidence {found.confidence:.2f})")
     figure.supylabel("share of motion in common", fontsize=style.SMALL, color=style.PALE)
     return style.save(figure, path)

@@ -108,18 +108,17 @@ def _badness(prediction: Prediction, repair: Repair) -> _Measure:
             torch.from_numpy(p.astype(np.float64)).flatten(0, 1)
             for p in (prediction.pose, 1000 * recording.pose3d)
         )
-        errors = metrics.joint_errors(pose, truth, root_of(prediction.joints))
+        errors = metrics.joint_errors(pose, truth, prediction.joints.index(ROOT))
         error = errors.pa_mpjpe.nanmean(-1).numpy().reshape(repair.size.shape)
         return _Measure(error, prefix + "PA-MPJPE {:.0f} mm", (error,))
     truth = recording.keypoints_true
     if truth is not None and np.isfinite(truth).any():
         error = repair.errors(truth)[1]
         return _Measure(error / repair.size, prefix + "mean 2D error {:.0f} px", (error,))
-    known = np.isfinite(prediction.pose[..., :2] + repair.refined)
-    seen, refined = (
-        np.where(known, p, np.nan) - mean(np.where(known, p, np.nan), axis=-2)[..., None, :]
-        for p in (prediction.pose[..., :2], repair.refined)
-    )
+    both = prediction.pose[..., :2], repair.refined
+    known = np.isfinite(both[0] + both[1])
+    seen, refined = (np.where(known, points, np.nan) for points in both)
+    seen, refined = (points - mean(points, axis=-2)[..., None, :] for points in (seen, refined))
     error = mean(np.linalg.norm(scaled(seen, refined) - refined, axis=-1))
     title = prefix + "lifted pose {:.0f} px off the joints"
     return _Measure(error / repair.size, title, (error,))
@@ -139,11 +138,6 @@ def mean(values: Float[np.ndarray, "..."], axis: int = -1) -> Float[np.ndarray, 
     """Mean of the values that are known; NaN where none is."""
     count = np.isfinite(values).sum(axis)
     return np.where(count > 0, np.nansum(values, axis) / np.maximum(count, 1), np.nan)
-
-
-def root_of(joints: Sequence[str]) -> int:
-    """The joint that poses are relative to; the first where there is no root."""
-    return joints.index(ROOT) if ROOT in joints else 0
 
 
 def or_nan(array: np.ndarray | None, like: np.ndarray) -> np.ndarray:

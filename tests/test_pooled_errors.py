@@ -11,10 +11,10 @@ from scipy.spatial.transform import Rotation
 from canonlift.body.skeleton import H36M17
 from canonlift.data.frames import centre, to_views
 from canonlift.data.recording import Recording
-from canonlift.evaluation.errors import bone_spread, head_size
+from canonlift.evaluation.pooled_errors import PooledErrors
+from canonlift.evaluation.recording_errors import bone_spread, head_size
 from canonlift.evaluation.recordings import group_names
 from canonlift.evaluation.report import Results
-from canonlift.evaluation.scores import Scores
 from canonlift.inference import model as models
 
 
@@ -24,11 +24,11 @@ def model(tmp_path_factory):
 
 
 def planted(model, recording, **arrays):
-    """Scores of a prediction that differs from the model's own in the given arrays."""
-    scores = Scores(model)
+    """Results of a prediction that differs from the model's own in the given arrays."""
+    pooled = PooledErrors(model)
     prediction = replace(model.lift(recording), **arrays)
-    scores.add("planted", prediction)
-    return scores.results()
+    pooled.add("planted", prediction)
+    return pooled.results()
 
 
 def relative(pose):
@@ -112,11 +112,11 @@ def test_the_truth_itself_in_any_size_costs_nothing_and_its_mirror_does(model):
 
 
 def test_recordings_are_pooled_by_pose_not_by_recording(model):
-    scores = Scores(model)
+    pooled = PooledErrors(model)
     given = {"long": filmed(12), "short": filmed(4, seed=1)}
     for name, recording in given.items():
-        scores.add(name, model.lift(recording))
-    results = scores.results()
+        pooled.add(name, model.lift(recording))
+    results = pooled.results()
     rows = results["per_recording"]
     n = {name: to_views(r).observed.any(-1).sum().item() for name, r in given.items()}
     expected = sum(n[name] * rows[name]["pa_mpjpe_mm"] for name in n) / sum(n.values())
@@ -211,13 +211,13 @@ def test_groups_pool_their_poses_and_weigh_the_same(model):
     given = {"s9_Walk-1": filmed(7), "s9_Walk-2": filmed(9, seed=1), "s9_Sit": filmed(5, seed=2)}
     groups = group_names(list(given), "_([A-Za-z]+)")
     assert groups == {"s9_Walk-1": "Walk", "s9_Walk-2": "Walk", "s9_Sit": "Sit"}
-    scores, walk = Scores(model, groups), Scores(model)
+    pooled, walk = PooledErrors(model, groups), PooledErrors(model)
     for name, recording in given.items():
         prediction = model.lift(recording)
-        scores.add(name, prediction)
+        pooled.add(name, prediction)
         if groups[name] == "Walk":
             walk.add(name, prediction)
-    results = scores.results()
+    results = pooled.results()
     assert results["per_group"].keys() == {"Walk", "Sit"}
     assert results["per_group"]["Walk"] == {"frames": 16} | walk.results()["metrics"]
     mean = (results["per_group"]["Walk"]["auc"] + results["per_group"]["Sit"]["auc"]) / 2

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int16
 
-MISSING = int(np.iinfo(np.int16).min)
+MOST = int(np.iinfo(np.int16).max)
+MISSING = -MOST - 1
 
 
 class Grid(NamedTuple):
@@ -19,21 +20,20 @@ class Grid(NamedTuple):
 
     @classmethod
     def around(cls, arrays: Sequence[np.ndarray], finest: float) -> "Grid":
-        """As fine as asked if 16 bits can reach all values but outliers."""
+        """In steps of `finest`, or as large as 16 bits need to reach all values but outliers."""
         known = np.concatenate([array[np.isfinite(array)] for array in arrays]).astype(np.float64)
         if len(known) == 0:
             return cls(0.0, finest)
         origin = float(np.median(known))
         distance = np.abs(known - origin)
         reach = min(float(distance.max()), 4 * float(np.quantile(distance, 0.99)))
-        return cls(origin, max(finest, reach / -(MISSING + 1)))
+        return cls(origin, max(finest, reach / MOST))
 
     def numbers(self, array: Float[np.ndarray, "..."]) -> Int16[np.ndarray, "..."]:
         """The nearest whole numbers; `MISSING` for what is not finite."""
-        most = -(MISSING + 1)
         with np.errstate(invalid="ignore"):  # infinity less infinity, replaced at once
             number = np.rint((array.astype(np.float64) - self.origin) / self.step)
-        number = np.where(np.isfinite(array), np.clip(number, -most, most), MISSING)
+        number = np.where(np.isfinite(array), np.clip(number, -MOST, MOST), MISSING)
         return number.astype(np.int16)
 
     def pack(

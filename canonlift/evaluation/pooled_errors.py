@@ -1,7 +1,7 @@
-"""Errors of many predictions, added up recording by recording, and the results made of them."""
+"""The errors of many recordings pooled, and the results made of them; formulas: `metrics`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -9,13 +9,15 @@ from torch import Tensor
 
 from canonlift import metrics
 from canonlift.data.prediction import Prediction
-from canonlift.evaluation import errors, protocol
-from canonlift.evaluation.errors import METHODS
+from canonlift.evaluation import protocol, recording_errors
+from canonlift.evaluation.recording_errors import BASELINES
 from canonlift.inference.model import Model
 
+Errors = TypeVar("Errors", metrics.JointErrors, metrics.MotionErrors, metrics.RefinementErrors)
 
-class Scores:
-    """Running errors of the predictions of one model."""
+
+class PooledErrors:
+    """The errors of the predictions of one model, recording after recording."""
 
     def __init__(self, model: Model, groups: Mapping[str, str] | None = None) -> None:
         """Begin; `groups` names, for each recording, what it is reported together with."""
@@ -26,26 +28,26 @@ class Scores:
         self.motions: dict[str, metrics.MotionErrors] = {}
         self.joints: list[metrics.RefinementErrors] = []
         self.gaps: list[tuple[Tensor, Tensor]] = []
-        self.fused = FusedScores()
+        self.fused = PooledFusedErrors()
 
     def add(self, name: str, prediction: Prediction) -> None:
         """Count one recording."""
         recording, several = prediction.recording, len(prediction.views) > 1
         self.data.add(name, recording)
         if several:
-            gaps = errors.view_gaps(prediction)
+            gaps = recording_errors.view_gaps(prediction)
             if len(gaps[1]):
                 self.gaps.append(gaps)
         if prediction.fused is not None:
             self.fused.add(prediction)
         if recording.pose3d is not None:
-            found = errors.pose_errors(prediction, self.model.mean_pose)
+            found = recording_errors.pose_errors(prediction, self.model.mean_pose)
             if found["canonlift"].n_mpjpe.isfinite().any():
                 self.poses[name] = found
-                self.motions[name] = errors.motion_errors(prediction)
+                self.motions[name] = recording_errors.motion_errors(prediction)
         if recording.keypoints_true is not None and several:
             threshold = protocol.repair_threshold(self.model)
-            repaired = errors.refinement_errors(prediction, threshold)
+            repaired = recording_errors.refinement_errors(prediction, threshold)
             if repaired.counted.any():
                 self.joints.append(repaired)
 
@@ -60,7 +62,7 @@ class Scores:
         if self.poses and self.groups:
             results |= self._per_group()
         if self.joints:
-            pooled = metrics.RefinementErrors(*map(torch.cat, zip(*self.joints, strict=True)))
+            pooled = _pool(self.joints)
             results["refinement"] = metrics.refinement_summary(pooled, self.model.joints)
         if self.gaps:
             own, other = (torch.cat(gaps) for gaps in zip(*self.gaps, strict=True))
@@ -73,11 +75,12 @@ class Scores:
         return results
 
     def _per_pose(self) -> dict[str, Any]:
-        pooled = {name: _pool([each[name] for each in self.poses.values()]) for name in METHODS}
-        per_joint = [error.nanmean(0).tolist() for error in pooled["canonlift"]]
+        columns = {name: [each[name] for each in self.poses.values()] for name in BASELINES}
+        own = _pool([each["canonlift"] for each in self.poses.values()])
+        per_joint = [error.nanmean(0).tolist() for error in own]
         return {
-            "metrics": self._summary(list(self.poses)),
-            "baselines": {name: metrics.summary(pooled[name]) for name in METHODS[1:]},
+            "metrics": self._summary(self.poses),
+            "baselines": {name: metrics.summary(_pool(row)) for name, row in columns.items()},
             "per_joint": {
                 joint: {"n_mpjpe_mm": n, "pa_mpjpe_mm": pa, "mpjpe_mm": plain}
                 for joint, n, pa, plain in zip(self.model.joints, *per_joint, strict=True)
@@ -88,12 +91,10 @@ class Scores:
             },
         }
 
-    def _summary(self, names: Sequence[str]) -> dict[str, float]:
+    def _summary(self, names: Iterable[str]) -> dict[str, float]:
         """Metrics of some recordings together."""
-        motions = zip(*(self.motions[name] for name in names), strict=True)
-        return metrics.summary(
-            _pool([self.poses[name]["canonlift"] for name in names])
-        ) | metrics.motion_summary(metrics.MotionErrors(*map(torch.cat, motions)))
+        poses = metrics.summary(_pool([self.poses[name]["canonlift"] for name in names]))
+        return poses | metrics.motion_summary(_pool([self.motions[name] for name in names]))
 
     def _per_group(self) -> dict[str, Any]:
         """Metrics of each group, in which all poses count the same; and the mean over groups."""
@@ -109,8 +110,8 @@ class Scores:
         return {"per_group": groups, "mean_over_groups": mean}
 
 
-class FusedScores:
-    """Running errors of the sequences that are made of all views."""
+class PooledFusedErrors:
+    """The errors of the sequences that are made of all views."""
 
     def __init__(self) -> None:
         self.views: list[int] = []  # of each recording
@@ -125,11 +126,11 @@ class FusedScores:
         assert fused is not None
         self.views.append(len(recording.views))
         self.frames += recording.n_frames
-        if len(gaps := errors.fused_gaps(prediction)):
+        if len(gaps := recording_errors.fused_gaps(prediction)):
             self.gaps.append(gaps)
-            self.spreads.append(errors.bone_spread(fused.pose, recording.joints))
+            self.spreads.append(recording_errors.bone_spread(fused.pose, recording.joints))
         if recording.pose3d is not None:
-            found = errors.joint_errors(recording, torch.from_numpy(fused.in_camera))
+            found = recording_errors.joint_errors(recording, torch.from_numpy(fused.in_camera))
             if found.n_mpjpe.isfinite().any():
                 self.errors.append(found)
 
@@ -153,5 +154,5 @@ class FusedScores:
         return results
 
 
-def _pool(parts: Sequence[metrics.JointErrors]) -> metrics.JointErrors:
-    return metrics.JointErrors(*(torch.cat(part) for part in zip(*parts, strict=True)))
+def _pool(parts: Sequence[Errors]) -> Errors:
+    return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))

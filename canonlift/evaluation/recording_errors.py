@@ -1,4 +1,4 @@
-"""Errors of one prediction: against ground truth, between its views, and over time."""
+"""Errors of one recording: against truth, between views, and over time; formulas: `metrics`."""
 
 import warnings
 
@@ -14,7 +14,7 @@ from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
 from canonlift.types import Lifted
 
-METHODS = ("canonlift", "mean_pose", "flat")
+BASELINES = ("mean_pose", "flat")
 
 
 def pose_errors(
@@ -22,40 +22,36 @@ def pose_errors(
 ) -> dict[str, metrics.JointErrors]:
     """Errors in mm of the predicted poses and of two trivial baselines, over frames and views."""
     recording = prediction.recording
-    shape = prediction.pose.shape
-    keypoints = to_views(recording).keypoints
     poses = {
         "canonlift": torch.from_numpy(prediction.pose),
-        "mean_pose": mean_pose.cpu().expand(shape),
-        "flat": torch.nn.functional.pad(keypoints, (0, 1)),
+        "mean_pose": mean_pose.cpu().expand(prediction.pose.shape),
+        "flat": torch.nn.functional.pad(to_views(recording).keypoints, (0, 1)),
     }
     return {name: joint_errors(recording, pose) for name, pose in poses.items()}
 
 
 def joint_errors(recording: Recording, pose: Float[Tensor, "T V J 3"]) -> metrics.JointErrors:
     """Errors in mm of poses in camera axes, in one size for the whole recording."""
-    truth, root = _truth(recording), recording.joints.index(skeleton.ROOT)
-    return metrics.joint_errors(metrics.in_one_size(_flat(pose), truth, root), truth, root)
+    return metrics.joint_errors(*_in_mm(recording, pose))
 
 
 def motion_errors(prediction: Prediction) -> metrics.MotionErrors:
     """Errors in mm of the predicted motion, in one size for the whole recording."""
-    truth, root = _truth(prediction.recording), prediction.joints.index(skeleton.ROOT)
-    shape = prediction.pose.shape
-    sized = metrics.in_one_size(_flat(torch.from_numpy(prediction.pose)), truth, root)
+    shape, recording = prediction.pose.shape, prediction.recording
+    sized, truth, root = _in_mm(recording, torch.from_numpy(prediction.pose))
     return metrics.motion_errors(sized.view(shape), truth.view(shape), root, prediction.fps)
 
 
-def _flat(pose: Float[Tensor, "T V J 3"]) -> Float[Tensor, "N J 3"]:
-    return pose.double().flatten(0, 1)
-
-
-def _truth(recording: Recording) -> Float[Tensor, "N J 3"]:
-    """True poses in mm over frames and views; NaN where the view observed nothing."""
-    assert recording.pose3d is not None  # errors are asked for where there is truth
+def _in_mm(
+    recording: Recording, pose: Float[Tensor, "T V J 3"]
+) -> tuple[Float[Tensor, "N J 3"], Float[Tensor, "N J 3"], int]:
+    """Poses in one size, true ones, NaN where the view observed nothing; and the root."""
+    assert recording.pose3d is not None  # called where there is truth
+    root = recording.joints.index(skeleton.ROOT)
     unobserved = ~to_views(recording).observed.any(-1)[..., None, None]
     truth = 1000 * torch.from_numpy(recording.pose3d).double()
-    return truth.masked_fill(unobserved, torch.nan).flatten(0, 1)
+    truth = truth.masked_fill(unobserved, torch.nan).flatten(0, 1)
+    return metrics.in_one_size(pose.double().flatten(0, 1), truth, root), truth, root
 
 
 def refinement_errors(prediction: Prediction, threshold: float) -> metrics.RefinementErrors:
@@ -66,19 +62,14 @@ def refinement_errors(prediction: Prediction, threshold: float) -> metrics.Refin
     detected, _, _, _ = centre(recording)
     observed = to_views(recording).observed.numpy()
     in_two = (observed.any(-1).sum(-1) >= 2)[:, None, None]
-    flat = (-1, len(recording.joints))
-    refined = prediction.keypoints_refined
-    return metrics.RefinementErrors(
-        detected=_tensor(np.linalg.norm(detected - truth, axis=-1).reshape(flat)),
-        refined=_tensor(np.linalg.norm(refined - truth, axis=-1).reshape(flat)),
-        head=_tensor(head_size(recording).reshape(-1)),
-        counted=_tensor((observed & np.isfinite(truth).all(-1) & in_two).reshape(flat)),
-        unsure=_tensor((recording.confidence < threshold).reshape(flat)),
+    parts = (
+        np.linalg.norm(detected - truth, axis=-1).astype(np.float64),
+        np.linalg.norm(prediction.keypoints_refined - truth, axis=-1).astype(np.float64),
+        head_size(recording).astype(np.float64),
+        observed & np.isfinite(truth).all(-1) & in_two,
+        recording.confidence < threshold,
     )
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array if array.dtype == bool else array.astype(np.float64))
+    return metrics.RefinementErrors(*(torch.from_numpy(x).flatten(0, 1) for x in parts))
 
 
 def view_gaps(prediction: Prediction) -> tuple[Float[Tensor, " N"], Float[Tensor, " M"]]:
