@@ -115,7 +115,7 @@ def run(
             write(path, results)
 
         print(name, flush=True)
-        if place.seconds_left < 1:
+        if place.seconds_left <= 0:
             keep({"status": "not begun", "why": "no time was left", "rows": {}})
         else:
             keep(run_step(name, step, place, keep))

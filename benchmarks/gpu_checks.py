@@ -19,7 +19,7 @@ from functools import partial
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,7 +96,7 @@ def agree(
         "error_of_cpu": of_cpu,
         "error_of_device": of_device,
         "allowed": allowed,
-        "ok": of_device <= allowed,
+        "ok": of_device <= allowed < float("inf"),
     }
 
 
@@ -127,7 +127,7 @@ def objective(place: Place, name: str) -> dict[str, Any]:
             gradients = [p.grad.flatten() for p in there.parameters() if p.grad is not None]
             return [loss.detach(), torch.cat(gradients)]
 
-        peaks = config.fusion.method != "triangulate" and "refinement" in phase.terms
+        peaks = repairs_by_peaks(replace(config, schedule=[phase]))
         each = agree(run, place.device, LEAST_OF_PEAKS if peaks else LEAST)
         found.append({"phase": phase.name} | each)
     return max(found, key=lambda each: each["error_of_device"] / each["allowed"])
@@ -155,8 +155,20 @@ def samples_of(config: Config, n_frames: int) -> Views:
 
 # ---------------------------------------------------------------------------- golden runs
 
-# Losses of the first steps agree to rounding, which training then amplifies.
-FIRST_STEPS, FIRST_LOSSES, LAST_WEIGHTS = 10, 1e-3, 0.3
+
+class Tolerance(NamedTuple):
+    """Relative differences that are allowed between the same training on two devices."""
+
+    first_losses: float  # of the first FIRST_STEPS steps: rounding, hardly amplified yet
+    last_loss: float
+    weights: float  # all together, at the end
+
+
+# With products summed in another order on the same CPU, the greatest were 5e-7, 0.016 and 0.023;
+# with repair by peaks, of which rounding chooses one, they were 2e-3, 0.007 and 0.26.
+FIRST_STEPS = 10
+TOLERANCE = Tolerance(1e-4, 0.05, 0.1)
+TOLERANCE_OF_PEAKS = Tolerance(1e-2, 0.05, 0.6)
 
 
 def golden_runs(place: Place) -> Jobs:
@@ -181,12 +193,18 @@ def golden_runs(place: Place) -> Jobs:
             yield name, partial(compare, *pair)
 
 
+def repairs_by_peaks(config: Config) -> bool:
+    """Whether it trains on the highest points of maps."""
+    return config.fusion.method != "triangulate" and "refinement" in config.terms
+
+
 @dataclass(frozen=True)
 class Training:
     """A golden run that goes on in another process."""
 
     out: Path
     process: BaseProcess
+    tolerance: Tolerance
 
     @classmethod
     def start(cls, name: str, device: str, out: Path, toy: bool) -> "Training":
@@ -199,7 +217,8 @@ class Training:
         config = configs.load(run.config, changes)
         process = get_context("fork").Process(target=_train, args=(config, out))
         process.start()
-        return cls(out, process)
+        peaks = repairs_by_peaks(config)
+        return cls(out, process, TOLERANCE_OF_PEAKS if peaks else TOLERANCE)
 
     def losses(self) -> list[float]:
         """Of every step, when it has ended.
@@ -227,18 +246,13 @@ def compare(there: Training, here: Training) -> dict[str, Any]:
     """Losses and weights of the same training on the device and on the CPU."""
     losses, expected = there.losses(), here.losses()
     gaps = [abs(a - b) / max(abs(b), 1e-12) for a, b in zip(losses, expected, strict=False)]
-    of_weights = difference(there.weights(), here.weights())
-    first = max(gaps[:FIRST_STEPS])
-    return {
-        "steps": len(losses),
-        "steps_on_cpu": len(expected),
-        "first_losses": first,
-        "first_losses_allowed": FIRST_LOSSES,
-        "last_loss": gaps[-1],
-        "weights": of_weights,
-        "weights_allowed": LAST_WEIGHTS,
-        "ok": first <= FIRST_LOSSES and of_weights <= LAST_WEIGHTS,
-    }
+    found = Tolerance(
+        max(gaps[:FIRST_STEPS]), gaps[-1], difference(there.weights(), here.weights())
+    )
+    steps = {"steps": len(losses), "steps_on_cpu": len(expected)}
+    allowed = {f"{name}_allowed": value for name, value in there.tolerance._asdict().items()}
+    agree = all(gap <= most for gap, most in zip(found, there.tolerance, strict=True))
+    return steps | found._asdict() | allowed | {"ok": agree}
 
 
 # ---------------------------------------------------------------------------- waiting
@@ -261,7 +275,7 @@ def waits_of(place: Place, variant: Variant, steps: int = 4) -> dict[str, Any]:
     config = configs.load(variant.config, changes)
     phase = replace(config.schedule[variant.phase], steps=steps)
     config = replace(config, schedule=[phase])
-    film = training.film(120)
+    film = training.film(48)
     film = film if "target_pose" in config.terms else replace(film, target=None)
     samples = windows.cut(training.samples_of(film).frames, config.windows)
     samples = samples.to(torch.device(place.device))
