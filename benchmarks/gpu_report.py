@@ -3,7 +3,9 @@
 A figure is shown where it was measured, and left out where it was not.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.steps import FAILED, PASSED, SKIPPED, failed
@@ -74,6 +76,11 @@ def targets(results: Results) -> list[dict[str, Any]]:
                 | {"measured": best, "met": met}
             )
     return found
+
+
+def of_file(path: Path) -> str:
+    """The tables of a file of results; nothing where there is none."""
+    return report(json.loads(path.read_text())) if path.is_file() else ""
 
 
 def report(results: Results) -> str:

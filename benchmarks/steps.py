@@ -154,6 +154,8 @@ def _work(name: str, step: Step, place: Place, sender: Connection) -> None:
     os.dup2(log, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    # Importing TensorBoard takes seconds, and so would writing to it.
+    sys.modules["torch.utils.tensorboard"] = None  # pyright: ignore[reportArgumentType]
     print(f"\n== {name}")
     try:
         for row, job in step.jobs(place):
