@@ -115,7 +115,7 @@ def run(
         def keep(found: dict[str, Any], name: str = name) -> None:
             nonlocal shown
             for row in list(found["rows"])[shown:]:
-                print(f"  {line(row, found['rows'][row])}", flush=True)
+                print("\n".join(lines(row, found["rows"][row])), flush=True)
             shown = len(found["rows"])
             results["steps"][name] = found
             results["targets"] = gpu_report.targets(results)
@@ -143,6 +143,15 @@ def until(whole: Place, seconds: float) -> Place:
     """The same place, for so long at most."""
     deadline = min(whole.deadline, time.monotonic() + seconds)
     return Place(whole.device, whole.toy, whole.folder, deadline)
+
+
+def lines(row: str, figures: Figures) -> list[str]:
+    """A result, and below it what is longer: the slowest kernels, where a step waits."""
+    found = [f"  {line(row, figures)}"]
+    for key in gpu_report.LONG:
+        for name, value in figures.get(key, {}).items():
+            found.append(f"    {gpu_report.cell(value):>8} {name}")
+    return found
 
 
 def line(row: str, figures: Figures) -> str:

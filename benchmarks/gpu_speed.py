@@ -137,7 +137,7 @@ def compiled_steps(place: Place) -> Jobs:
             for way in ("compile", "compiled graphs")
             for name, (precision, size) in names.items()
         ],
-        least=20.0,
+        least=40.0,
     )
 
 

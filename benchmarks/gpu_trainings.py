@@ -144,6 +144,7 @@ def step_of_paper(place: Place, size: int, n_views: int) -> dict[str, Any]:
     """Forward and backward; too little memory is a result, too."""
     name = "dstformer, small" if place.toy else "dstformer, paper"
     if place.on_cuda:
+        measure.finish(place.device)  # without CUDA initialised, the next would raise
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     length = 9 if place.toy else sequence_speed.LENGTH

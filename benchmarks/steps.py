@@ -149,7 +149,7 @@ def _work(name: str, step: Step, place: Place, sender: Connection) -> None:
     os.setsid()  # so that what this process starts ends with it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.stdout.flush()
-    log = os.open(place.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(place.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)

@@ -171,6 +171,10 @@ def test_waiting_in_a_step_is_found_where_it_is_and_reading_losses_is_none(monke
     [line] = found["places"]
     assert line.startswith("canonlift/training/loop.py:")
     assert line.endswith("views = flip(views, config.joints)")
+    assert gpu.lines("baseline", found) == [
+        "  FAILED baseline: per step 0.5",
+        f"           2 {line}",
+    ]
 
 
 def test_the_idle_share_counts_time_in_which_no_kernel_ran():
