@@ -12,7 +12,7 @@ long. A way is exact where both differences are 0; `canonlift eval` uses the fas
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,48 +33,58 @@ BATCHES = (1, 64, 8192)
 Run = Callable[[Views], tuple[Tensor, Tensor]]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Time every way at every batch size."""
     parser = measure.parser(__doc__)
     parser.add_argument("--width", type=int, default=1024, help="of the network")
     parser.add_argument("--skip", nargs="*", default=[], choices=WAYS, help="ways to leave out")
-    args = parser.parse_args()
-    torch.manual_seed(0)
-    network = CanonicalLifter(ModelConfig(width=args.width), len(H36M17), H36M17.index(ROOT))
-    network = network.to(args.device).eval()
-    table = film(BATCHES[-1])
-    single = Views(table.keypoints[:, :1], table.confidence[:, :1], table.rig).to(args.device)
-
+    args = parser.parse_args(argv)
     figures: dict[str, Any] = {"machine": measure.machine(args.device)}
-    ways = prepare(network, args.device, args.skip)
+    figures |= rates(args.device, args.width, args.skip, args.rounds, cpu_time=args.cpu_time)
+    print("\n| | " + " | ".join(f"{n} views at once" for n in BATCHES) + " | difference |")
+    print("|---" * (len(BATCHES) + 2) + "|")
+    for name, rate in figures["frames_per_second"].items():
+        cells = " | ".join(f"{rate[n]:,.0f}/s ({1e3 * n / rate[n]:.2f} ms)" for n in BATCHES)
+        gaps = figures["difference"][name]
+        print(f"| {name} | {cells} | {gaps['pose']:.1e}, {gaps['rotation']:.1e} |")
+    measure.write(args.json, figures)
+
+
+def rates(
+    device: str,
+    width: int,
+    without: Sequence[str],
+    rounds: int,
+    sizes: Sequence[int] = BATCHES,
+    cpu_time: bool = False,
+) -> dict[str, Any]:
+    """Views per second and latency of every way, and how it differs from the first."""
+    torch.manual_seed(0)
+    network = CanonicalLifter(ModelConfig(width=width), len(H36M17), H36M17.index(ROOT))
+    network = network.to(device).eval()
+    table = film(sizes[-1])
+    single = Views(table.keypoints[:, :1], table.confidence[:, :1], table.rig).to(device)
+    ways = prepare(network, device, without)
+    found: dict[str, dict[int, float]] = {name: {} for name in ways}
     with torch.inference_mode():
         differences = {name: difference(ways["eager"], ways[name], single) for name in ways}
-        figures["difference"] = {
-            n: {"pose": p, "rotation": r} for n, (p, r) in differences.items()
-        }
-        print("\n| | " + " | ".join(f"{n} views at once" for n in BATCHES) + " | difference |")
-        print("|---" * (len(BATCHES) + 2) + "|")
-        rates: dict[str, dict[int, float]] = {name: {} for name in ways}
-        for n in BATCHES:
+        for n in sizes:
             jobs = {name: _job(way, single[:n]) for name, way in ways.items()}
-            rounds = args.rounds * {1: 20, 64: 5}.get(n, 1)
-            median = measure.in_turns(jobs, rounds, args.device, args.cpu_time)
+            median = measure.in_turns(jobs, rounds * {1: 20, 64: 5}.get(n, 1), device, cpu_time)
             for name, seconds in median.items():
-                rates[name][n] = n / seconds
-    for name, rate in rates.items():
-        cells = " | ".join(f"{rate[n]:,.0f}/s ({1e3 * n / rate[n]:.2f} ms)" for n in BATCHES)
-        pose, rotation = differences[name]
-        print(f"| {name} | {cells} | {pose:.1e}, {rotation:.1e} |")
-    figures["frames_per_second"] = rates
-    figures["latency_ms"] = {name: 1e3 / rate[1] for name, rate in rates.items()}
-    measure.write(args.json, figures)
+                found[name][n] = n / seconds
+    return {
+        "difference": {n: {"pose": p, "rotation": r} for n, (p, r) in differences.items()},
+        "frames_per_second": found,
+        "latency_ms": {name: 1e3 / rate[1] for name, rate in found.items()},
+    }
 
 
 def _job(way: Run, views: Views) -> Callable[[], tuple[Tensor, Tensor]]:
     return lambda: way(views)
 
 
-def prepare(network: CanonicalLifter, device: str, skip: list[str]) -> dict[str, Run]:
+def prepare(network: CanonicalLifter, device: str, skip: Sequence[str]) -> dict[str, Run]:
     """Each way that works here; the reason, printed, for one that does not."""
     ways = {}
     for name, make in WAYS.items():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import ptz, rows, sequence_tables
+from benchmarks import gpu_report, ptz, rows, sequence_tables
 from benchmarks.sequence_studies import STUDIES
 from canonlift import files
 
@@ -24,6 +24,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "details": lambda: ptz.tables(rows.RESULTS)[1],
     "ablations": lambda: ptz.tables(rows.RESULTS)[2],
     "steps": lambda: ptz.table_over_steps(rows.RESULTS),
+    "gpu": lambda: gpu_report.of_file(rows.RESULTS / "gpu.json"),
     **{study: partial(sequence_tables.show, study) for study in STUDIES},
 }
 
@@ -39,7 +40,7 @@ def report(text: str) -> str:
         raise ValueError(f"{TEXT.name} shows {sorted(shown)}, there are {sorted(TABLES)}")
     for name in shown:
         text = text.replace(f"{{{{{name}}}}}", TABLES[name]())
-    return text
+    return text.rstrip() + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

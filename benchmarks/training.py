@@ -41,6 +41,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from benchmarks import measure
+from benchmarks.compute_ways import EAGER, WAYS
 from canonlift.data import frames
 from canonlift.data.batches import batches, flip
 from canonlift.data.frames import FramesInMemory
@@ -53,7 +54,6 @@ from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, session
 from canonlift.training import config as configs
 from canonlift.training import loop, runs
-from canonlift.training.loop import Compute
 from canonlift.training.schedule import PhaseConfig
 from canonlift.training.train import HOOKS
 from canonlift.types import Target, Views
@@ -102,8 +102,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--profile", nargs="+", default=[], metavar="VARIANT", choices=VARIANTS)
     args = parser.parse_args(argv)
     measure.keep_memory()
+    way = EAGER if not args.compile else "compile" if args.device == "cpu" else "compiled graphs"
     settings = [
-        Setting(batch_size, args.width, args.precision, args.device, args.compile)
+        Setting(batch_size, args.width, args.precision, args.device, way)
         for batch_size in args.batch
     ]
     figures: dict[str, Any] = {
@@ -187,7 +188,7 @@ class Setting:
     width: int = 1024
     precision: str = "float32"  # of the network's products
     device: str = "cpu"
-    compiled: bool = False
+    way: str = EAGER  # row of `compute_ways.WAYS`
 
 
 class Timing(NamedTuple):
@@ -199,6 +200,7 @@ class Timing(NamedTuple):
     adam: float
     frames_per_second: float
     operations: int  # of the products
+    weights: int
 
     @property
     def ratio(self) -> float:
@@ -227,7 +229,10 @@ def time_variant(
         jobs["torch_mm"] = products.by_torch
         median = measure.in_turns(jobs, rounds, setting.device, cpu_time)
     rate = setting.batch_size / median["step"]
-    return Timing(**median, frames_per_second=rate, operations=products.operations)
+    weights = sum(p.numel() for p in run.network.parameters())
+    return Timing(
+        **median, frames_per_second=rate, operations=products.operations, weights=weights
+    )
 
 
 def matrix_rate(device: str, side: int | None = None, cpu_time: bool = False) -> float:
@@ -244,7 +249,7 @@ def matrix_rate(device: str, side: int | None = None, cpu_time: bool = False) ->
 def train_whole(
     setting: Setting, n_rows: int, n_views: int, steps_scale: float = 1.0
 ) -> dict[str, float]:
-    """Seconds that training takes for all that the demo's config has scheduled."""
+    """Seconds that training takes for all that the demo's config has scheduled, and its steps."""
     config = configs.load("demo", overrides(setting))
     schedule = [
         replace(phase, steps=max(1, round(steps_scale * phase.steps))) for phase in config.schedule
@@ -254,16 +259,16 @@ def train_whole(
     objective = loop.objective
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(loop, "objective", lambda run: compiled(objective(run), setting)),
+        mock.patch.object(loop, "objective", lambda run: WAYS[setting.way](objective(run))),
     ):
         run = runs.start(config, Path(folder) / "run", resume=False)
         start = time.perf_counter()
         loop.fit(run, samples, HOOKS)
         measure.finish(setting.device)
         seconds = time.perf_counter() - start
-    steps = run.progress.total_step
+    steps, of_steps = run.progress.total_step, run.progress.seconds
     rate = steps * setting.batch_size / seconds
-    return {"steps": steps, "seconds": seconds, "frames_per_second": rate}
+    return {"steps": steps, "seconds": seconds, "of_steps": of_steps, "frames_per_second": rate}
 
 
 def film(n_frames: int, n_views: int = N_VIEWS) -> Views:
@@ -304,7 +309,7 @@ def make_step(
     samples = samples_of(table.to(setting.device))
     run = runs.start(config, folder, resume=False)
     turn_views_apart(run.network, samples[torch.arange(setting.batch_size)])
-    compute = compiled(loop.objective(run), setting)
+    compute = WAYS[setting.way](loop.objective(run))
     order = batches(len(samples), setting.batch_size, config.seed, 0)
     flips: Iterator[bool] = itertools.cycle([False, True])
 
@@ -325,21 +330,6 @@ def overrides(setting: Setting) -> list[str]:
         f"model.precision={setting.precision}",
         f"device={setting.device}",
     ]
-
-
-def compiled(compute: Compute, setting: Setting) -> Compute:
-    """The same computation by torch.compile, where the setting says so."""
-    if not setting.compiled:
-        return compute
-    mode = "default" if setting.device == "cpu" else "reduce-overhead"
-    faster = torch.compile(compute, mode=mode)
-
-    def run(views: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        loss, terms = faster(views)
-        # Training reads losses some steps later, when a CUDA graph has written others in place.
-        return loss.clone(), {name: term.clone() for name, term in terms.items()}
-
-    return run
 
 
 @torch.no_grad()

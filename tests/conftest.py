@@ -41,6 +41,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path, reverse=True)
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs CUDA")
+
+
 def pytest_collection_finish():
     gc.freeze()  # or what was imported is looked through again and again, a tenth of the time
     gc.enable()

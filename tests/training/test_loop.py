@@ -76,7 +76,7 @@ def test_reads_losses_together_and_counts_them_as_if_one_by_one(short, monkeypat
     assert {**together, "seconds": 0} == {**apart, "seconds": 0}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="only CUDA tells of waiting for it")
+@pytest.mark.cuda  # nothing else tells of waiting for it
 @pytest.mark.parametrize("method", fusion.METHODS)
 def test_a_step_does_not_wait_for_the_device(short, takes, tmp_path, method):
     overrides = ("model.rotation=axis_angle", "flip=true", f"fusion.method={method}")
