@@ -46,7 +46,8 @@ from canonlift.data.batches import batches, flip
 from canonlift.data.frames import FramesInMemory
 from canonlift.data.windows import Samples
 from canonlift.models import layers
-from canonlift.models.mlp import PRECISIONS, CanonicalLifter
+from canonlift.models.layers import PRECISIONS
+from canonlift.models.mlp import CanonicalLifter
 from canonlift.models.table import Network
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, session

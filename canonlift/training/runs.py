@@ -193,7 +193,7 @@ def _load_weights(network: Network, config: configs.Config) -> None:
 def _shape(config: configs.Config) -> dict[str, Any]:
     """All that has to be equal for weights to fit."""
     model = {f"model.{name}": value for name, value in asdict(config.model).items()}
-    del model["model.precision"]
+    del model["model.precision"], model["model.checkpointing"]
     return {"skeleton": config.skeleton, "windows.length": config.windows.length, **model}
 
 
