@@ -2,8 +2,10 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from canonlift.body import skeleton
 from canonlift.data.windows import Samples
 from canonlift.types import Target, Views
 
+T = TypeVar("T")
+
 BLOCK = 128  # samples that stay together on their way from disk: 0.1 to 1 MB
 
 
@@ -22,10 +26,23 @@ def stream(
     samples: Samples, batch_size: int, seed: int, first: int
 ) -> Iterator[tuple[Int[Tensor, " B"], Views]]:
     """Shuffled `batches` without end: the numbers of their samples, and this process's share."""
-    for chunk in chunks(len(samples), batch_size, seed, first, samples.capacity):
-        held, places = samples.hold(distributed.share(chunk))
+    wanted = chunks(len(samples), batch_size, seed, first, samples.capacity)
+    held_chunks = ((chunk, *samples.hold(distributed.share(chunk))) for chunk in wanted)
+    if samples.capacity is not None and samples.frames.device.type != "cpu":
+        held_chunks = ahead(held_chunks)  # memory for two chunks
+    for chunk, held, places in held_chunks:
         for numbers, place in zip(chunk, places, strict=True):
             yield numbers, held[place]
+
+
+def ahead(values: Iterator[T]) -> Iterator[T]:
+    """The same values, each of which a thread makes while the one before is used."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, values, end)
+        while (value := coming.result()) is not end:
+            coming = thread.submit(next, values, end)
+            yield cast(T, value)
 
 
 def batches(
