@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -332,7 +333,8 @@ def compiled(compute: Compute, setting: Setting) -> Compute:
     faster = torch.compile(compute, mode=mode)
 
     def run(views: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        loss, terms = faster(views)
+        with layers.tf32(setting.precision, torch.device(setting.device)):
+            loss, terms = faster(views)
         # Training reads losses some steps later, when a CUDA graph has written others in place.
         return loss.clone(), {name: term.clone() for name, term in terms.items()}
 
@@ -368,6 +370,7 @@ class Products:
             lifts.append(linear_layers(network.encode, network.pose))
         n_rows = setting.batch_size * N_VIEWS
         options = {"dtype": PRECISIONS[setting.precision], "device": setting.device}
+        self.in_tf32 = partial(layers.tf32, setting.precision, torch.device(setting.device))
         self.onednn = layers.by_onednn(torch.empty(1, 1, **options), torch.empty(1, 1, **options))
         self.operations = 0
         self.forward: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -397,8 +400,9 @@ class Products:
 
     def by_torch(self) -> None:
         """Compute all of them, once, by PyTorch's own choice."""
-        for a, b, out in itertools.chain(self.forward, self.backward):
-            torch.mm(a, b, out=out)
+        with self.in_tf32():
+            for a, b, out in itertools.chain(self.forward, self.backward):
+                torch.mm(a, b, out=out)
 
 
 def linear_layers(*parts: nn.Module) -> list[nn.Linear]:
