@@ -20,7 +20,6 @@ HOT = (
 # Where it is seen to, by function: why it may wait.
 ALLOWED = {
     ("body/anatomy", "_index"): "once per device",
-    ("methods/fusion", "_all_but"): "once per device",
     ("methods/fusion", "fuse"): "on a CPU alone, by default",
     ("methods/fusion", "to_repair"): "of benchmarks and figures",
     ("geometry/alignment", "align_similarity"): "of evaluation and the mean pose",

@@ -141,8 +141,11 @@ def _unsure(
 def _all_but(
     never: tuple[str, ...], joints: tuple[str, ...], device: torch.device
 ) -> Bool[Tensor, " J"]:
-    """Kept, because moving it to a device waits for the device."""
-    return torch.tensor([name not in never for name in joints], device=device)
+    """Kept, and made on the device, so that a compiled step copies nothing to it either."""
+    kept = torch.ones(len(joints), dtype=torch.bool, device=device)
+    for number in (number for number, name in enumerate(joints) if name in never):
+        kept[number] = False
+    return kept
 
 
 def _all_places(unsure: Bool[Tensor, "B V J"]) -> Int[Tensor, "K 3"]:
