@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -43,12 +44,13 @@ from torch import Tensor, nn
 from benchmarks import measure
 from benchmarks.compute_ways import EAGER, WAYS
 from canonlift.data import frames
-from canonlift.data.batches import batches, flip
+from canonlift.data.batches import chunks, flip
 from canonlift.data.frames import FramesInMemory
 from canonlift.data.windows import Samples
 from canonlift.methods import targets
 from canonlift.models import layers
-from canonlift.models.mlp import PRECISIONS, CanonicalLifter
+from canonlift.models.layers import PRECISIONS
+from canonlift.models.mlp import CanonicalLifter
 from canonlift.models.table import Network
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, session
@@ -310,7 +312,9 @@ def make_step(
     run = runs.start(config, folder, resume=False)
     turn_views_apart(run.network, samples[torch.arange(setting.batch_size)])
     compute = WAYS[setting.way](loop.objective(run))
-    order = batches(len(samples), setting.batch_size, config.seed, 0)
+    order = itertools.chain.from_iterable(
+        chunks(len(samples), setting.batch_size, config.seed, 0)
+    )
     flips: Iterator[bool] = itertools.cycle([False, True])
 
     def step() -> Float[Tensor, ""]:
@@ -361,6 +365,7 @@ class Products:
             lifts.append(linear_layers(network.encode, network.pose))
         n_rows = setting.batch_size * N_VIEWS
         options = {"dtype": PRECISIONS[setting.precision], "device": setting.device}
+        self.in_tf32 = partial(layers.tf32, setting.precision, torch.device(setting.device))
         self.onednn = layers.by_onednn(torch.empty(1, 1, **options), torch.empty(1, 1, **options))
         self.operations = 0
         self.forward: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -390,8 +395,9 @@ class Products:
 
     def by_torch(self) -> None:
         """Compute all of them, once, by PyTorch's own choice."""
-        for a, b, out in itertools.chain(self.forward, self.backward):
-            torch.mm(a, b, out=out)
+        with self.in_tf32():
+            for a, b, out in itertools.chain(self.forward, self.backward):
+                torch.mm(a, b, out=out)
 
 
 def linear_layers(*parts: nn.Module) -> list[nn.Linear]:

@@ -1,8 +1,7 @@
-"""Training of one network by several processes, each with a part of every batch.
+"""Training of one network on parts of every batch: by several processes, or one after another.
 
-`torchrun` starts them and gives each a rank; the first process has rank 0. Gradients are averaged
-by torch's DistributedDataParallel, over gloo on CPUs and NCCL on GPUs. In a process that torchrun
-did not start, these functions have no effect.
+`torchrun` starts them and gives each a rank; the first process has rank 0. They talk by gloo on
+CPUs and NCCL on GPUs. In a process that torchrun did not start, these functions have no effect.
 """
 
 import contextlib
@@ -23,6 +22,7 @@ T = TypeVar("T")
 STEP_TIMEOUT = timedelta(minutes=10)
 LONG_TIMEOUT = timedelta(days=2)  # while the first process simulates recordings or writes shards
 _long_group: list[dist.ProcessGroup] = []  # all processes, with LONG_TIMEOUT
+_in_parts: list["Parts"] = []  # the batch that is being computed, where that is in parts
 
 
 class Lost(Exception):
@@ -54,6 +54,8 @@ def joined(device: torch.device) -> Iterator[None]:
             if not is_first():
                 devnull = stack.enter_context(open(os.devnull, "w"))
                 stack.enter_context(contextlib.redirect_stdout(devnull))
+            if device.type == "cuda":  # or every process would take memory of the first GPU too
+                torch.cuda.set_device(own_device(device))
             yield
     except RuntimeError as error:
         if _is_connection_error(error):
@@ -99,30 +101,86 @@ def share(batches: Tensor) -> Tensor:
 
 
 def over_all(*sums: Float[Tensor, ""]) -> tuple[Float[Tensor, ""], ...]:
-    """Sums over the whole batch, in every process, from sums over this process's part of it.
+    """Sums over the whole batch, from sums over one part of it.
 
-    Gradients are those of this process's part, times the number of processes. Their average over
-    the processes, which DistributedDataParallel computes, is the gradient of the whole batch for
-    any function of the sums. (A mean of the processes' means would give too much weight to parts
-    with few observations.)
+    Gradients are those of this part, times the number of parts. Their average over the parts is
+    the gradient of the whole batch for any function of the sums. (A mean of the parts' means would
+    give too much weight to parts with few observations.)
     """
-    if not dist.is_initialized():
+    if not (dist.is_initialized() or _in_parts):
         return sums
     own = torch.stack(sums)
-    whole = own.detach().clone()
-    dist.all_reduce(whole)
-    return (whole + dist.get_world_size() * (own - own.detach())).unbind()
+    if _in_parts:
+        whole, n_parts = _in_parts[-1].whole(own.detach()), _in_parts[-1].count
+    else:
+        whole, n_parts = own.detach().clone(), 1
+        dist.all_reduce(whole)
+    if dist.is_initialized():
+        n_parts *= dist.get_world_size()
+    return (whole + n_parts * (own - own.detach())).unbind()
 
 
-def distribute(module: nn.Module) -> nn.Module:
-    """The same module, with a backward pass that averages gradients over all processes.
+class Parts:
+    """A batch that is computed in parts, one after another, and twice: first for its sums.
 
-    All processes start from the weights of the first. The parameters used in a step must be the
-    same in every step; those never used have no gradient.
+    Meanwhile `over_all` returns, for each of its calls, the sum over all parts. So every part
+    calls it for the same sums in the same order.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.sums: list[Tensor] = []
+        self.called = 0  # times, for the present part
+        self.complete = False
+
+    @contextlib.contextmanager
+    def part(self) -> Iterator[None]:
+        """In which one part is computed."""
+        self.called = 0
+        _in_parts.append(self)
+        try:
+            yield
+        finally:
+            _in_parts.pop()
+
+    def add_up(self) -> None:
+        """After the first time: from now on sums are those of all parts of all processes."""
+        self.complete = True
+        if dist.is_initialized():
+            whole = torch.cat(self.sums)
+            dist.all_reduce(whole)
+            self.sums = list(whole.split([len(sums) for sums in self.sums]))
+
+    def whole(self, own: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """The sums of all parts, as far as they have been computed."""
+        if not self.complete and self.called == len(self.sums):
+            self.sums.append(torch.zeros_like(own))
+        if not self.complete:
+            self.sums[self.called] += own
+        self.called += 1
+        return self.sums[self.called - 1]
+
+
+def start_alike(module: nn.Module) -> None:
+    """Give the module the weights that it has in the first process."""
+    if dist.is_initialized():
+        for weight in module.state_dict().values():
+            dist.broadcast(weight, 0)
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Average the gradients over all processes, in one message.
+
+    Every process has gradients of the same weights; those without stay without. (Not left to
+    DistributedDataParallel, which cannot both find those and be silent until the last part.)
     """
     if not dist.is_initialized():
-        return module
-    return nn.parallel.DistributedDataParallel(module, static_graph=True)
+        return
+    own = [p.grad for p in module.parameters() if p.grad is not None]
+    whole = torch.cat([gradient.flatten() for gradient in own]) / dist.get_world_size()
+    dist.all_reduce(whole)
+    for gradient, average in zip(own, whole.split([g.numel() for g in own]), strict=True):
+        gradient.copy_(average.view_as(gradient))
 
 
 def from_first(make: Callable[[], T]) -> T:

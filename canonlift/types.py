@@ -11,13 +11,13 @@ What works frame by frame, as fusion does, takes `instants`: B counts frames, an
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from canonlift.computed_once import computed_once
 from canonlift.geometry.scale import SMALLEST_NORM
 
 
@@ -82,12 +82,12 @@ class Views:
             None if self.target is None else self.target.to(*args),
         )
 
-    @cached_property
+    @computed_once
     def observed(self) -> Bool[Tensor, "B V *T J"]:
         """Which joints were detected at all."""
         return self.confidence > 0
 
-    @cached_property
+    @computed_once
     def unit(self) -> Float[Tensor, "B V *ones"]:
         """Twice the root mean square distance of joints from the root: about half a person.
 

@@ -89,6 +89,29 @@ def test_the_nearest_rotation_is_never_a_reflection_and_nothing_is_nearer():
     assert_close(nearest_rotation(3 * found), found)
 
 
+# Of generic points, flat ones, some near a line and on it, some better fit by a reflection.
+SINGULAR = [
+    (1, 0.5, 0.2), (1, 0.3, 0), (1, 1, 1), (1, 1e-2, 0), (1, 1e-3, 0), (1, 1e-5, 1e-6), (1, 0, 0),
+    (1, 0.5, -0.2), (1, 1, -0.9), (1, 1, -1), (0, 0, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_nearest_rotation_is_that_of_an_svd_however_little_determines_it(dtype, size):
+    values = torch.tensor(SINGULAR, dtype=torch.float64)[:, None]
+    u, v = random_rotations(2, len(SINGULAR) * 20).unflatten(1, (-1, 20))
+    matrix = size * ((u * values[..., None, :]) @ v.mT).to(dtype)
+    found = nearest_rotation(matrix)
+    rounding = torch.finfo(dtype).eps
+    assert_rotations(found, 10 * rounding)
+    gap = (found - u @ v.mT).abs().amax((1, 2, 3))
+    least = values[:, 0, 1:].sum(-1)  # what the least determined turn is determined by
+    assert (gap * least < 20 * rounding).all()
+    trace = (found.double() * matrix / size).sum((-2, -1))
+    assert_close(trace, values.sum(-1).expand_as(trace), atol=20 * rounding, rtol=0)
+
+
 # Alignment
 
 

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 from canonlift.body.skeleton import H36M17
 from canonlift.models import layers
 from canonlift.models.config import ModelConfig
-from canonlift.models.layers import Linear
-from canonlift.models.mlp import PRECISIONS, ROTATIONS, CanonicalLifter
+from canonlift.models.layers import PRECISIONS, Linear
+from canonlift.models.mlp import ROTATIONS, CanonicalLifter
 from canonlift.types import Views
 
 DEPTH = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)

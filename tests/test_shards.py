@@ -1,5 +1,6 @@
 """Laws of shards: the session in memory, without the memory."""
 
+import threading
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -293,6 +294,23 @@ def test_every_chunk_epoch_and_seed_is_shuffled_differently():
 
 
 # --- memory
+
+
+def test_what_is_made_ahead_is_made_while_the_one_before_is_used():
+    made = [threading.Event() for _ in range(3)]
+
+    def make():
+        for number, event in enumerate(made):
+            event.set()
+            yield number
+        raise ValueError("no more")
+
+    values = batches.ahead(make())
+    for number in range(3):
+        assert next(values) == number
+        assert all(event.wait(10) for event in made[: number + 2])
+    with pytest.raises(ValueError, match="no more"):
+        next(values)
 
 
 def test_memory_does_not_grow_with_the_session(tmp_path, monkeypatch):

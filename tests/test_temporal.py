@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from canonlift.body.skeleton import H36M17
 from canonlift.models import motionbert
 from canonlift.models.config import ModelConfig
+from canonlift.models.layers import Linear
 from canonlift.models.table import MODELS, build
 from canonlift.training import config as configs
 from canonlift.training import runs
@@ -108,6 +109,53 @@ def test_only_a_model_of_time_looks_at_other_frames(model, windows):
     moved = network(replace(windows, keypoints=changed)).in_camera - network(windows).in_camera
     elsewhere = moved[0, 1, [0, 8]].abs().max()
     assert (elsewhere > 1e-6) == (model != "frame")
+
+
+@each_model
+def test_less_precision_is_of_the_products_in_training_alone(model, windows):
+    """And not of the last layer's, which would round positions to millimetres."""
+    plain, network = lifter(model).float(), lifter(model).float()
+    network.precision = "bfloat16"
+    types = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, Linear):
+            layer.register_forward_hook(
+                lambda *call, name=name: types.update({name: call[-1].dtype})
+            )
+    windows = windows.to(torch.float32)
+    lifted, expected = network(windows).pose, plain(windows).pose
+    assert types.pop("backbone.head") == torch.float32
+    assert set(types.values()) == {torch.bfloat16}
+    assert lifted.dtype == torch.float32
+    assert 0 < (lifted - expected).norm() < 0.03 * expected.norm()
+    assert_close(network.eval()(windows).pose, expected, rtol=0, atol=0)
+
+
+def keeping(compute):
+    """A result, and the count of numbers that are kept for its gradient."""
+    kept = []
+
+    def keep(x):
+        kept.append(x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        return compute(), sum(kept)
+
+
+@pytest.mark.parametrize("model", ["temporal", "dstformer"])
+def test_activations_that_are_computed_again_are_not_kept_and_change_no_gradient(model, windows):
+    gradients, kept = [], []
+    for checkpointing in (False, True):
+        network = lifter(model)
+        network.backbone.checkpointing = checkpointing
+        loss, n_kept = keeping(lambda network=network: network(windows).in_camera.square().sum())
+        kept.append(n_kept)
+        loss.backward()
+        gradients.append([p.grad for p in network.parameters()])
+    assert kept[1] < 0.5 * kept[0]
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_untrained_it_predicts_the_detections_without_depth(windows):

@@ -6,9 +6,10 @@ mirrored pose knees flex forward and elbows backward.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from canonlift.body import skeleton
@@ -36,7 +37,7 @@ def handedness(
     if not set(NEEDED) <= set(joints):
         return torch.zeros_like(pose[..., 0, 0])
     before, hinge, after, right, left = (
-        pose[..., [joints.index(row[part]) for row in _HINGES], :] for part in range(5)
+        _pick(pose, tuple(joints.index(row[part]) for row in _HINGES)) for part in range(5)
     )
     # Joints that coincide have no direction; `eps` keeps the gradient finite there.
     upper, lower, axis = (
@@ -56,7 +57,7 @@ def asymmetry(pose: Float[Tensor, "*batch J 3"], joints: Sequence[str]) -> Float
     ]
     if not pairs:
         return torch.zeros_like(pose[..., 0, 0])
-    start, end = (pose[..., list(side), :] for side in zip(*pairs, strict=True))
+    start, end = (_pick(pose, side) for side in zip(*pairs, strict=True))
     length = (start - end).square().sum(-1).clamp_min(1e-24).sqrt().log()
     return (length[..., 0::2] - length[..., 1::2]).abs().mean(-1)
 
@@ -65,5 +66,15 @@ def body_length(
     pose: Float[Tensor, "*batch J 3"], joints: Sequence[str]
 ) -> Float[Tensor, "*batch"]:
     """Sum of the lengths of all bones: the unit of predicted poses."""
-    start, end = (list(side) for side in zip(*skeleton.bones(joints), strict=True))
-    return (pose[..., start, :] - pose[..., end, :]).norm(dim=-1).sum(-1)
+    start, end = (_pick(pose, side) for side in zip(*skeleton.bones(joints), strict=True))
+    return (start - end).norm(dim=-1).sum(-1)
+
+
+def _pick(pose: Float[Tensor, "*batch J 3"], joints: tuple[int, ...]) -> Tensor:
+    return pose[..., _index(joints, pose.device), :]
+
+
+@cache
+def _index(joints: tuple[int, ...], device: torch.device) -> Int[Tensor, " N"]:
+    """Kept, because moving it to a device waits for the device."""
+    return torch.tensor(joints, device=device)

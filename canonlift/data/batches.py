@@ -2,7 +2,9 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from canonlift.data.frames import map_views
 from canonlift.data.windows import Samples
 from canonlift.types import Views
 
+T = TypeVar("T")
+
 BLOCK = 128  # samples that stay together on their way from disk: 0.1 to 1 MB
 
 
@@ -22,10 +26,23 @@ def stream(
     samples: Samples, batch_size: int, seed: int, first: int
 ) -> Iterator[tuple[Int[Tensor, " B"], Views]]:
     """Shuffled batches without end: the numbers of their samples, and this process's share."""
-    for chunk in chunks(len(samples), batch_size, seed, first, samples.capacity):
-        loaded, places = samples.load(distributed.share(chunk))
+    wanted = chunks(len(samples), batch_size, seed, first, samples.capacity)
+    loaded_chunks = ((chunk, *samples.load(distributed.share(chunk))) for chunk in wanted)
+    if samples.capacity is not None and samples.frames.device.type != "cpu":
+        loaded_chunks = ahead(loaded_chunks)  # memory for two chunks
+    for chunk, loaded, places in loaded_chunks:
         for numbers, place in zip(chunk, places, strict=True):
             yield numbers, loaded[place]
+
+
+def ahead(values: Iterator[T]) -> Iterator[T]:
+    """The same values, each of which a thread makes while the one before is used."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, values, end)
+        while (value := coming.result()) is not end:
+            coming = thread.submit(next, values, end)
+            yield cast(T, value)
 
 
 def chunks(

@@ -1,14 +1,12 @@
 """The similarity between two sets of points that correspond."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# Sum of two eigenvalues, relative to the first, below which the rotation in their plane is
-# undetermined: for example about a line, of points within 3 % of their extent from the line.
-UNDETERMINED = 1e-3
+from canonlift.geometry.rotations import nearest_rotation
 
 
 class Similarity(NamedTuple):
@@ -46,7 +44,7 @@ def align_similarity(
     sets = _Sets.of(source, target, weight)
     if sets.constant_source.any():
         raise ValueError("cannot align: a source point set is a single repeated point")
-    return _similarity(sets, procrustes(sets.cross))
+    return _similarity(sets, nearest_rotation(sets.cross))
 
 
 def align_both_ways(
@@ -70,7 +68,7 @@ def align_both_ways(
         source_variance=torch.where(exists, sets.source_variance, 3.0),
         target_variance=torch.where(exists, sets.target_variance, 3.0),
     )
-    rotation = procrustes(sets.cross)
+    rotation = nearest_rotation(sets.cross)
     return _similarity(sets, rotation), _similarity(sets.swapped, rotation.mT), exists
 
 
@@ -112,40 +110,3 @@ def _similarity(sets: _Sets, rotation: Float[Tensor, "*batch 3 3"]) -> Similarit
     scale = (rotation.detach() * sets.cross).sum((-2, -1)) / sets.source_variance
     moved = scale[..., None, None] * sets.source_mean @ rotation.mT
     return Similarity(scale, rotation, (sets.target_mean - moved).squeeze(-2))
-
-
-def procrustes(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """The rotation R that maximises trace(R^T M), never a reflection.
-
-    With M = R P and P symmetric, the differential of R divides by sums of two eigenvalues of P,
-    where that of U and V would divide by differences of singular values. So the gradient is exact
-    wherever R is determined. A rotation in a plane whose sum is nearly 0 (`UNDETERMINED`) depends
-    on noise only and gets no gradient.
-    """
-    return _Procrustes.apply(matrix)
-
-
-class _Procrustes(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        u, singular, vt = torch.linalg.svd(matrix)
-        sign = torch.ones_like(singular)
-        sign[..., -1] = torch.det(
-            u @ vt
-        ).sign()  # -1 where the best orthogonal map is a reflection
-        rotation = u @ (sign[..., None] * vt)
-        ctx.save_for_backward(rotation, vt, singular * sign)
-        return rotation
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]: one output, one gradient
-        ctx: Any, gradient: Tensor
-    ) -> Tensor:
-        rotation, vt, eigenvalues = ctx.saved_tensors
-        sums = eigenvalues[..., :, None] + eigenvalues[..., None, :]
-        smallest = UNDETERMINED * eigenvalues[..., :1, None]
-        free = sums <= smallest.clamp_min(torch.finfo(sums.dtype).tiny)
-        inner = vt @ rotation.mT @ gradient @ vt.mT
-        turn = torch.where(free, 0.0, (inner - inner.mT) / torch.where(free, 1.0, sums))
-        return rotation @ vt.mT @ turn @ vt

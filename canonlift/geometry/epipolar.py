@@ -36,8 +36,8 @@ def epipolar_normals(m_from_n: Float[Tensor, "*batch 3 3"]) -> Normals:
     direction = m_from_n[..., :2, 2]
     sine = direction.square().sum(-1).clamp_min(1e-24).sqrt()
     target = torch.stack([-direction[..., 1], direction[..., 0]], dim=-1) / sine[..., None]
-    fallback = torch.tensor([1.0, 0.0], dtype=target.dtype, device=target.device)
-    target = torch.where((sine > 1e-6)[..., None], target, fallback)
+    along_x = torch.eye(2, dtype=target.dtype, device=target.device)[0]
+    target = torch.where((sine > 1e-6)[..., None], target, along_x)
     return Normals(target, torch.einsum("...r,...rc->...c", target, m_from_n[..., :2, :2]), sine)
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from canonlift import distributed
-from canonlift.geometry.alignment import align_both_ways, procrustes
+from canonlift.geometry.alignment import align_both_ways
+from canonlift.geometry.rotations import nearest_rotation
 from canonlift.geometry.scale import SMALLEST_NORM
 from canonlift.time_windows import triangle_weights, window_frames
 from canonlift.types import Lifted, Views
@@ -162,7 +163,7 @@ def chained(
         found = torch.where(reached[..., None], found, further)
         reached = reached | (known & reached.mT).any(-1, keepdim=True)
     eye = torch.eye(3, dtype=table.dtype, device=table.device)
-    return procrustes(torch.where(reached[..., None], found, eye))
+    return nearest_rotation(torch.where(reached[..., None], found, eye))
 
 
 def rotations(

@@ -141,8 +141,11 @@ def _unsure(
 def _all_but(
     never: tuple[str, ...], joints: tuple[str, ...], device: torch.device
 ) -> Bool[Tensor, " J"]:
-    """Kept, because moving it to a device waits for the device."""
-    return torch.tensor([name not in never for name in joints], device=device)
+    """Kept, and made on the device, so that a compiled step copies nothing to it either."""
+    kept = torch.ones(len(joints), dtype=torch.bool, device=device)
+    for number in (number for number, name in enumerate(joints) if name in never):
+        kept[number] = False
+    return kept
 
 
 def _all_places(unsure: Bool[Tensor, "B V J"]) -> Int[Tensor, "K 3"]:
@@ -220,9 +223,12 @@ def grid_peaks(maps: Maps, config: FusionConfig) -> Float[Tensor, "K 2"]:
     """
     cell = 2 * config.extent / config.resolution
     with torch.no_grad():
-        blocks = torch.arange(len(maps.joint), device=maps.joint.device).split(GRID_BLOCK)
+        size = GRID_BLOCK
+        if maps.joint.device.type != "cpu":
+            size = max(1, GRID_ROOM // (maps.offset.shape[1] * config.resolution**2))
+        blocks = (slice(start, start + size) for start in range(0, len(maps.joint), size))
         best = torch.cat([_best_cell(maps.pick(block), config) for block in blocks])
-    steps = torch.tensor([-1.0, 0.0, 1.0], dtype=best.dtype, device=best.device) * cell
+    steps = torch.arange(-1, 2, dtype=best.dtype, device=best.device) * cell
     window = torch.cartesian_prod(steps, steps)  # x varies slowest
     value = maps.at(best[:, None] + window, config).unflatten(-1, (3, 3))
     peak = best + cell * _parabola_peak(value)
@@ -315,4 +321,5 @@ METHODS: Mapping[str, Method] = {
 }
 SMALLEST_SINE = 1e-6  # below, two views look along one axis and draw no lines in each other
 BORDER = 1e-5  # of the extent: nearer than this is on its border
-GRID_BLOCK = 64  # maps drawn at a time
+GRID_BLOCK = 64  # maps drawn at a time on a CPU, so that they fit its cache
+GRID_ROOM = 2**28  # numbers drawn at a time elsewhere

@@ -12,7 +12,7 @@ from canonlift.types import Views
 
 
 class Objective(nn.Module):
-    """From views to the loss and its terms; a module, as DistributedDataParallel needs one."""
+    """From views to the loss and its terms."""
 
     def __init__(
         self,

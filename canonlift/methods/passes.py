@@ -1,11 +1,11 @@
 """What one optimisation step computes before any loss: a Pass, each part when it is first read."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from jaxtyping import Float
 from torch import Tensor
 
+from canonlift.computed_once import computed_once
 from canonlift.methods.consistency import Alignment, align
 from canonlift.methods.fusion import FusionConfig, fuse
 from canonlift.methods.relations import RELATIONS, RelationConfig
@@ -37,23 +37,23 @@ class Pass:
     def __init__(self, views: Views, network: Network, method: Method) -> None:
         self.views, self.network, self.method = views, network, method
 
-    @cached_property
+    @computed_once
     def lifted(self) -> Lifted:
         """Each view, lifted by itself."""
         return self.network(self.views)
 
-    @cached_property
+    @computed_once
     def aligned(self) -> Alignment:
         """The similarities between the lifted views."""
         return align(self.lifted, self.views, self.method.relation.segment)
 
-    @cached_property
+    @computed_once
     def related(self) -> Lifted:
         """The poses in a frame that all views share, and how the views are turned in it."""
         relation = RELATIONS[self.method.relation.name]
         return relation.find(self.views, self.lifted, lambda: self.aligned)
 
-    @cached_property
+    @computed_once
     def repaired(self) -> Views:
         """The detections, repaired by the other views."""
         if self.views.keypoints.shape[2] == 1:
@@ -65,32 +65,32 @@ class Pass:
             confidence=unflatten_time(self.frame_repaired.confidence, n_frames),
         )
 
-    @cached_property
+    @computed_once
     def relifted(self) -> Lifted:
         """The repaired detections, lifted again by the same network (CVSF, Step 2)."""
         return self.network(self.repaired)
 
-    @cached_property
+    @computed_once
     def realigned(self) -> Alignment:
         """The similarities between the relifted views."""
         return align(self.relifted, self.repaired, self.method.relation.segment)
 
-    @cached_property
+    @computed_once
     def frame_views(self) -> Views:
         """The detections, frame by frame."""
         return self.views.instants
 
-    @cached_property
+    @computed_once
     def frame_related(self) -> Lifted:
         """`related`, frame by frame."""
         return self.related.instants
 
-    @cached_property
+    @computed_once
     def frame_repaired(self) -> Views:
         """`repaired`, frame by frame."""
         return self.method.repair(self.frame_views, self.frame_related)
 
-    @cached_property
+    @computed_once
     def frame_reposed(self) -> Float[Tensor, "N V J 3"]:
         """The canonical poses of `relifted`, frame by frame; its rotations are not computed."""
         network = self.network

@@ -10,7 +10,8 @@ class ModelConfig:
     name: str = "mlp"  # row of `models.table.MODELS`
     width: int = 1024
     rotation: str = "axis_angle"  # mlp: row of `models.mlp.ROTATIONS`
-    precision: str = "float32"  # mlp: of its products in training, row of `models.mlp.PRECISIONS`
+    precision: str = "float32"  # of its products in training, row of `models.layers.PRECISIONS`
+    checkpointing: bool = False  # over time: activations are computed twice, to hold less of them
     depth: int = 3
     heads: int = 4  # of attention
     head_width: int = 0  # dstformer: of the last layer but one; 0: as `width`

@@ -1,11 +1,13 @@
 """DSTformer, the network of MotionBERT."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from canonlift.models.config import ModelConfig
-from canonlift.models.layers import Attention, Linear, Mlp, attended
+from canonlift.models.layers import Attention, Linear, Mlp, attended, called, in_full, recomputed
 
 LAYER_NORM_EPS = 1e-6  # with which MotionBERT's weights were trained
 
@@ -28,20 +30,21 @@ class DualBlock(nn.Module):
         self.mlp_t = Mlp(width, ratio=4)
 
     def forward(
-        self, x: Float[Tensor, "N T J width"], mask: Bool[Tensor, "N 1 1 1 T"]
+        self, x: Float[Tensor, "N T J width"], mask: Bool[Tensor, "M 1 1 T"]
     ) -> Float[Tensor, "N T J width"]:
-        """Both halves in turn."""
+        """Both halves in turn; the mask has a row for every joint."""
         for over_time in (self.time_first, not self.time_first):
             x = self._over_time(x, mask) if over_time else self._over_joints(x)
         return x
 
     def _over_joints(self, x: Tensor) -> Tensor:
-        x = x + self.attn_s(self.norm1_s(x), None)
+        x = x + self.attn_s(self.norm1_s(x).flatten(0, 1), None).view_as(x)
         return x + self.mlp_s(self.norm2_s(x))
 
     def _over_time(self, x: Tensor, mask: Tensor) -> Tensor:
-        mixed = self.attn_t(self.norm1_t(x).transpose(1, 2), mask)
-        x = x + mixed.transpose(1, 2)
+        by_joint = self.norm1_t(x).transpose(1, 2)
+        mixed = self.attn_t(by_joint.flatten(0, 1), mask)
+        x = x + mixed.view_as(by_joint).transpose(1, 2)
         return x + self.mlp_t(self.norm2_t(x))
 
 
@@ -55,6 +58,7 @@ class DSTformer(nn.Module):
     def __init__(self, config: ModelConfig, length: int, n_joints: int) -> None:
         super().__init__()
         width, code = config.width, config.head_width or config.width
+        self.checkpointing = config.checkpointing
         self.joints_embed = Linear(3, width)
         self.temp_embed = nn.Parameter(torch.empty(1, length, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, n_joints, width))
@@ -82,9 +86,15 @@ class DSTformer(nn.Module):
         """Poses; `seen` are the frames in which anything was observed."""
         x = self.joints_embed(given) + self.pos_embed
         x = x + self.temp_embed[:, : given.shape[1]]
-        mask = attended(seen)[:, None, None, None]
+        mask = attended(seen).repeat_interleave(given.shape[2], dim=0)[:, None, None]
+        run = recomputed if self.checkpointing and self.training else called
         for first, second, mix in zip(self.blocks_st, self.blocks_ts, self.ts_attn, strict=True):
-            streams = first(x, mask), second(x, mask)
-            share = mix(torch.cat(streams, dim=-1)).softmax(-1)
-            x = streams[0] * share[..., :1] + streams[1] * share[..., 1:]
-        return self.head(self.pre_logits(self.norm(x)))
+            streams = run(first, x, mask), run(second, x, mask)
+            x = run(partial(_weigh, mix), *streams)
+        return in_full(self.head, self.pre_logits(self.norm(x)))
+
+
+def _weigh(mix: nn.Module, first: Tensor, second: Tensor) -> Tensor:
+    """Both streams, in shares that each token has by itself."""
+    share = mix(torch.cat([first, second], dim=-1)).softmax(-1)
+    return first * share[..., :1] + second * share[..., 1:]

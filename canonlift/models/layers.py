@@ -1,15 +1,74 @@
 """Layers that the networks share."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
+
+# What matrices are multiplied in, in training. tf32 is float32 of which a GPU multiplies 10 bits.
+PRECISIONS: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+}
+
+
+def multiplying(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """In which the products of a network's forward pass have that precision, and nothing else."""
+    if PRECISIONS[precision] != torch.float32:
+        return torch.autocast(device.type, PRECISIONS[precision])
+    return tf32(precision, device)
+
+
+def tf32(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """In which a GPU multiplies in TF32, where that is the precision; for backward passes too.
+
+    What torch.compile makes takes the setting of when it is called, so set this around it.
+    """
+    on = precision == "tf32" and device.type == "cuda" and not torch.compiler.is_compiling()
+    return _tf32() if on else nullcontext()
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def recomputed(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """What a block makes of its inputs; its activations are computed again when gradients are."""
+    if not torch.is_grad_enabled():
+        return block(*inputs)
+    # Nothing here is random.
+    found: Any = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return found
+
+
+def called(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """What a block makes of its inputs; its activations are kept."""
+    return block(*inputs)
+
+
+def in_full(layer: nn.Linear, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch m"]:
+    """A layer in the precision of its weights: bfloat16 would round positions to 4 mm."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.to(layer.weight.dtype))
+
+
+MOST_ROWS = 65535  # of one call of CUDA's kernels of attention
 
 
 class Attention(nn.Module):
-    """Attention of tokens to each other over the last axis but one (Vaswani et al. 2017)."""
+    """Attention of the tokens of each row to each other (Vaswani et al. 2017)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -18,13 +77,21 @@ class Attention(nn.Module):
         self.proj = Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "*batch n width"], mask: Bool[Tensor, "*#batch 1 1 n"] | None
-    ) -> Float[Tensor, "*batch n width"]:
-        """Mix tokens; those where the mask is False are attended to by none."""
+        self, x: Float[Tensor, "N n width"], mask: Bool[Tensor, "N 1 1 n"] | None
+    ) -> Float[Tensor, "N n width"]:
+        """Mix tokens; those where the mask is False are attended to by none.
+
+        There is one axis of rows, as a GPU's kernels take no other, and the alternative to these
+        holds every weight of every token.
+        """
         split = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        query, key, value = split.movedim(-3, 0).transpose(-2, -3)
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.proj(mixed.transpose(-2, -3).flatten(-2))
+        parts = split.movedim(-3, 0).transpose(-2, -3).split(MOST_ROWS, dim=1)
+        masks = [None] * len(parts) if mask is None else mask.split(MOST_ROWS)
+        mixed = [
+            scaled_dot_product_attention(*part, attn_mask=own)
+            for part, own in zip(parts, masks, strict=True)
+        ]
+        return self.proj(torch.cat(mixed).transpose(-2, -3).flatten(-2))
 
 
 class Mlp(nn.Module):

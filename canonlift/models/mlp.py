@@ -1,7 +1,6 @@
 """The network of CanonPose and CVSF: a 2D pose in, a canonical 3D pose and a rotation out."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import NamedTuple, cast
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from canonlift.geometry import rotations
 from canonlift.geometry.scale import unit_scale
 from canonlift.models.config import ModelConfig
-from canonlift.models.layers import Linear, Residual
+from canonlift.models.layers import Linear, Residual, multiplying
 from canonlift.types import Lifted, Views
 
 
@@ -29,8 +28,6 @@ ROTATIONS: Mapping[str, RotationHead] = {
     "6d": RotationHead(rotations.from_six, (1, 1, -1, 1, 1, -1), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)),
 }
 
-PRECISIONS: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 class CanonicalLifter(nn.Module):
     """Lifts every frame of every view by itself (CVSF, Sec. 3.1).
@@ -47,7 +44,7 @@ class CanonicalLifter(nn.Module):
         super().__init__()
         self.root = root
         self.head = ROTATIONS[config.rotation]
-        self.precision = PRECISIONS[config.precision]
+        self.precision = config.precision
         width = config.width
         self.encode = nn.Sequential(
             Linear(3 * n_joints, width), nn.LeakyReLU(inplace=True), Residual(width)
@@ -82,8 +79,7 @@ class CanonicalLifter(nn.Module):
         return pose - pose[..., self.root : self.root + 1, :]
 
     def _run(self, layers: nn.Module, x: Float[Tensor, "N n"]) -> Float[Tensor, "N m"]:
-        less = self.training and self.precision != torch.float32
-        with torch.autocast(x.device.type, self.precision) if less else nullcontext():
+        with multiplying(self.precision if self.training else "float32", x.device):
             return layers(x)
 
     @torch.no_grad()

@@ -7,7 +7,8 @@ from torch import nn
 
 from canonlift.models.config import ModelConfig
 from canonlift.models.dstformer import DSTformer
-from canonlift.models.mlp import PRECISIONS, ROTATIONS, CanonicalLifter
+from canonlift.models.layers import PRECISIONS
+from canonlift.models.mlp import ROTATIONS, CanonicalLifter
 from canonlift.models.temporal import CameraLifter, Frame, Temporal
 from canonlift.suggestions import unknown
 
@@ -31,18 +32,20 @@ def _over_time(
     backbone: Callable[[ModelConfig, int, int], nn.Module],
 ) -> Callable[[ModelConfig, int, int, int], Network]:
     def build(config: ModelConfig, length: int, n_joints: int, root: int) -> Network:
-        return CameraLifter(backbone(config, length, n_joints), root)
+        return CameraLifter(backbone(config, length, n_joints), root, config.precision)
 
     return build
 
 
+OVER_TIME = ("width", "depth", "precision")
+
 MODELS: Mapping[str, Model] = {
     "mlp": Model(_mlp, ("width", "rotation", "precision"), canonical=True, image_scale=False),
-    "temporal": Model(_over_time(Temporal), ("width", "depth", "heads"), False, True),
+    "temporal": Model(_over_time(Temporal), ("heads", *OVER_TIME, "checkpointing"), False, True),
     "dstformer": Model(
-        _over_time(DSTformer), ("width", "depth", "heads", "head_width"), False, True
+        _over_time(DSTformer), ("heads", "head_width", *OVER_TIME, "checkpointing"), False, True
     ),
-    "frame": Model(_over_time(Frame), ("width", "depth"), False, True),
+    "frame": Model(_over_time(Frame), OVER_TIME, False, True),
 }
 
 

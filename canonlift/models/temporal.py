@@ -10,7 +10,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from canonlift.models.config import ModelConfig
-from canonlift.models.layers import Attention, Linear, Mlp, Residual, attended
+from canonlift.models.layers import (
+    Attention,
+    Linear,
+    Mlp,
+    Residual,
+    attended,
+    called,
+    in_full,
+    multiplying,
+    recomputed,
+)
 from canonlift.types import Lifted, Views
 
 
@@ -19,11 +29,13 @@ class CameraLifter(nn.Module):
 
     The input is divided by its size in the whole window, and the result is multiplied by it
     again, so it is in the unit of the keypoints: under weak perspective, x and y are the image.
+
+    In training the layers but the last may multiply in less than float32 (`precision`).
     """
 
-    def __init__(self, backbone: nn.Module, root: int) -> None:
+    def __init__(self, backbone: nn.Module, root: int, precision: str = "float32") -> None:
         super().__init__()
-        self.root = root
+        self.root, self.precision = root, precision
         self.backbone = backbone
 
     def forward(self, views: Views) -> Lifted:
@@ -31,7 +43,9 @@ class CameraLifter(nn.Module):
         seen = views.observed[..., None]
         keypoints = torch.where(seen, views.keypoints / views.unit, 0.0)
         given = torch.cat([keypoints, views.confidence[..., None]], dim=-1)
-        pose = self.backbone(given.flatten(0, 1), views.observed.any(-1).flatten(0, 1))
+        in_frame = views.observed.any(-1).flatten(0, 1)
+        with multiplying(self.precision if self.training else "float32", given.device):
+            pose = self.backbone(given.flatten(0, 1), in_frame)
         pose = pose.to(keypoints.dtype).view_as(given) * views.unit
         return Lifted(pose - pose[..., self.root : self.root + 1, :], None)
 
@@ -51,7 +65,7 @@ class Temporal(nn.Module):
 
     def __init__(self, config: ModelConfig, length: int, n_joints: int) -> None:
         super().__init__()
-        width = config.width
+        width, self.checkpointing = config.width, config.checkpointing
         self.encode = nn.Sequential(Linear(3 * n_joints, width), nn.GELU(), Residual(width))
         self.place = nn.Parameter(torch.empty(length, width))
         nn.init.trunc_normal_(self.place, std=0.02)
@@ -65,9 +79,10 @@ class Temporal(nn.Module):
         """Poses; `seen` are the frames in which anything was observed."""
         x = self.encode(given.flatten(-2)) + self.place[: given.shape[1]]
         mask = attended(seen)[:, None, None]
+        run = recomputed if self.checkpointing and self.training else called
         for layer in self.layers:
-            x = layer(x, mask)
-        return flat(given) + self.head(self.norm(x)).unflatten(-1, (-1, 3))
+            x = run(layer, x, mask)
+        return flat(given) + in_full(self.head, self.norm(x)).unflatten(-1, (-1, 3))
 
 
 class TimeLayer(nn.Module):
@@ -104,7 +119,7 @@ class Frame(nn.Module):
     ) -> Float[Tensor, "N T J 3"]:
         """Poses, none of which depends on another frame."""
         x = self.layers(self.encode(given.flatten(-2)))
-        return flat(given) + self.head(x).unflatten(-1, (-1, 3))
+        return flat(given) + in_full(self.head, x).unflatten(-1, (-1, 3))
 
 
 def small_linear(width: int, n_outputs: int) -> Linear:

@@ -76,7 +76,11 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
+        device = torch.device(name)
+        if device.type != "cuda":
+            torch.empty(0, device=device)
+        elif (device.index or 0) >= torch.cuda.device_count():  # to try would take memory there
+            raise RuntimeError(f"there are {torch.cuda.device_count()} GPUs")
     except (RuntimeError, AssertionError) as error:  # torch raises either
         raise ValueError(f"device {name!r} does not work here; use auto or cpu") from error
-    return torch.device(name)
+    return device

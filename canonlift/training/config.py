@@ -67,6 +67,7 @@ class Config:
     seed: int = 0
     skeleton: str = "h36m17"
     batch_size: int = 32
+    accumulate: int = 1  # parts in which a batch is computed, one after another, to fit memory
     flip: bool = False  # show every other batch flipped, left and right exchanged
     windows: WindowConfig = field(default_factory=WindowConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -77,19 +78,14 @@ class Config:
     device: str = "auto"  # or any torch device
 
     def __post_init__(self) -> None:
+        table.check(self.model)
+        self._check_sizes()
         if self.skeleton not in SKELETONS:
             raise unknown("skeleton", self.skeleton, SKELETONS)
         known = {name for joints in SKELETONS.values() for name in joints}
         for name in self.fusion.never:
             if name not in known:
                 raise unknown("fusion.never", name, sorted(known))
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be positive, got {self.batch_size}")
-        if not self.checkpoint_seconds >= 0:
-            raise ValueError(
-                f"checkpoint_seconds must not be negative, got {self.checkpoint_seconds}"
-            )
-        table.check(self.model)
         if self.relation.segment > self.windows.length:
             raise ValueError(
                 f"relation.segment must not exceed windows.length, got {self.relation.segment} "
@@ -142,6 +138,19 @@ class Config:
     def least_views(self) -> int:
         """Views that a recording needs to serve in training."""
         return 1 if any(TERMS[name].one_view for name in self.terms) else 2
+
+    def _check_sizes(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {self.batch_size}")
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ValueError(
+                f"accumulate must be from 1 to batch_size ({self.batch_size}), got "
+                f"{self.accumulate}"
+            )
+        if not self.checkpoint_seconds >= 0:
+            raise ValueError(
+                f"checkpoint_seconds must not be negative, got {self.checkpoint_seconds}"
+            )
 
     def _check_terms(self, phase: PhaseConfig) -> None:
         for name in phase.terms:

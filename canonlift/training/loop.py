@@ -3,12 +3,14 @@
 What looks at poses (the mirror check, the monitor, the mean pose) are hooks.
 """
 
+import itertools
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from canonlift import distributed
 from canonlift.data.batches import flip, stream
 from canonlift.data.windows import Samples
 from canonlift.methods.objective import Objective
+from canonlift.models.layers import tf32
 from canonlift.training.metrics_log import MetricsLog
 from canonlift.training.runs import Run
 from canonlift.types import Views
@@ -109,7 +112,8 @@ class _Phase:
     def run_steps(self) -> None:
         """Take them."""
         run, progress = self.run, self.run.progress
-        compute = distributed.distribute(objective(run))
+        compute = objective(run)
+        distributed.start_alike(run.network)
         config, first = run.config, progress.total_step
         batches = stream(self.samples, config.batch_size, config.seed, first)
         self.bar.set_description(run.phase.name)
@@ -176,17 +180,61 @@ def descend(
 
     From the first loss that is not finite, the weights stay as they are.
     """
-    loss, terms = compute(views)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
     run.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    backward = partial(_backward, run.config.model.precision)
+    loss, terms = accumulate(compute, views, run.config.accumulate, backward)
+    distributed.average_gradients(run.network)
     if run.phase.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), run.phase.clip_norm)
     halted = run.optimiser.found_inf
     torch.maximum(halted, (~loss.detach().isfinite()).to(halted.dtype), out=halted)
     run.optimiser.step()
     return loss.detach(), terms
+
+
+def accumulate(
+    compute: Compute, views: Views, n_parts: int, backward: Callable[[Tensor], None]
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Loss and terms of a batch, after a backward pass; in parts, of which one is held at a time.
+
+    All terms are functions of sums over the batch (`distributed.over_all`), so these are computed
+    first, of all parts without gradients; then each part's gradients, for the sums of the whole.
+    The result is that of the whole batch but for rounding, however unevenly parts are observed.
+
+    Raises:
+        ValueError: if there are fewer samples than parts.
+    """
+    if n_parts == 1:
+        loss, terms = compute(views)
+        backward(loss)
+        return loss, terms
+    if len(views) < n_parts:
+        raise ValueError(
+            f"a batch of {len(views)} samples cannot be computed in {n_parts} parts; lower "
+            "accumulate"
+        )
+    ends = [len(views) * number // n_parts for number in range(n_parts + 1)]
+    parts = [views[start:end] for start, end in itertools.pairwise(ends)]
+    whole = distributed.Parts(n_parts)
+    for part in parts:
+        with torch.no_grad(), whole.part():
+            compute(part)
+    whole.add_up()
+
+    def descending(part: Views) -> tuple[Tensor, dict[str, Tensor]]:
+        with whole.part():
+            loss, terms = compute(part)
+        backward(loss / n_parts)
+        return loss.detach(), terms
+
+    return [descending(part) for part in parts][-1]  # all return the loss of the whole
+
+
+def _backward(precision: str, loss: Tensor) -> None:
+    with tf32(precision, loss.device):
+        loss.backward()
 
 
 def count(run: Run, samples: Samples, unread: Sequence[Step]) -> float:
@@ -212,6 +260,7 @@ def count(run: Run, samples: Samples, unread: Sequence[Step]) -> float:
     return losses[-1]
 
 
+@torch.no_grad()
 def _not_finite(run: Run, samples: Samples, numbers: Tensor, step: int) -> FloatingPointError:
     """Find out which term of which recordings is not finite, in each process for itself."""
     distributed.leave()

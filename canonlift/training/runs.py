@@ -74,7 +74,7 @@ class Run:
         """Begin the next phase from the present weights, with a new optimiser."""
         self.progress.next_phase()
         if not self.finished:
-            self.optimiser = _optimiser(self.network, self.phase)
+            self.optimiser = optimiser_of(self.network, self.phase)
         self.keep_best()
 
     def save(self, **finished: Any) -> None:
@@ -109,7 +109,7 @@ def start(config: configs.Config, out: Path, resume: bool) -> Run:
     network = checkpoint.new_network(config).to(place)
     if config.start_from is not None and not trained:
         _load_weights(network, config)
-    run = Run(out, config, Progress(), network, _optimiser(network, config.schedule[0]), {}, {})
+    run = Run(out, config, Progress(), network, optimiser_of(network, config.schedule[0]), {}, {})
     run.keep_best()
     if trained:
         _restore(run, checkpoint.load(out))
@@ -156,7 +156,7 @@ def _restore(run: Run, state: dict[str, Any]) -> None:
         )
     run.progress = Progress(**state["progress"])
     run.network.load_state_dict(state["lifter"])
-    run.optimiser = _optimiser(run.network, run.phase)
+    run.optimiser = optimiser_of(run.network, run.phase)
     run.optimiser.load_state_dict(state["optimiser"])
     device = next(run.network.parameters()).device
     run.best = {name: value.to(device) for name, value in state["best"].items()}
@@ -193,11 +193,12 @@ def _load_weights(network: Network, config: configs.Config) -> None:
 def _shape(config: configs.Config) -> dict[str, Any]:
     """All that has to be equal for weights to fit."""
     model = {f"model.{name}": value for name, value in asdict(config.model).items()}
-    del model["model.precision"]
+    del model["model.precision"], model["model.checkpointing"]
     return {"skeleton": config.skeleton, "windows.length": config.windows.length, **model}
 
 
-def _optimiser(network: Network, phase: PhaseConfig) -> HaltingAdam:
+def optimiser_of(network: Network, phase: PhaseConfig) -> HaltingAdam:
+    """A new optimiser for a phase."""
     optimiser = HaltingAdam(
         network.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
     )

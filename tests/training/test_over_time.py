@@ -159,3 +159,18 @@ def test_nothing_is_watched_where_nothing_is_measured(watch, capsys):
     for _ in range(20):
         monitor.watch_poses(run, {"loss": 1.0})
     assert capsys.readouterr().out == ""
+
+
+PACE = ("schedule.0.learning_rate=5e-3", "schedule.0.steps=30", "schedule.1.steps=1")
+
+
+def test_in_bfloat16_the_loss_falls_as_in_float32(over_time):
+    """Of the same batches; were it other steps, it would differ by as much as it falls."""
+    curves = [
+        [float(row["loss"]) for row in metrics_log.read(over_time(*PACE, *more, log_every=1))]
+        for more in ([], ["model.precision=bfloat16"])
+    ]
+    full, less = np.array(curves)
+    fall = full[:3].mean() - full[-3:].mean()
+    assert fall > 0.2 * full[0]
+    assert 0 < np.abs(less - full).max() < 0.05 * fall

@@ -14,6 +14,7 @@ from canonlift import distributed
 from canonlift.data import recording as recordings
 from canonlift.methods import frame_losses
 from canonlift.methods.terms import TERMS
+from canonlift.models.mlp import CanonicalLifter
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, write_session
 from canonlift.training import checkpoint, loop, metrics_log
@@ -119,8 +120,23 @@ def test_several_processes_train_as_one(processes, config, alone, tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
 
 
+def test_batches_in_parts_train_as_whole_ones(config, alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    most = []
+    forward = CanonicalLifter.forward
+
+    def note(network, views):
+        most.append(len(views) * torch.is_grad_enabled())
+        return forward(network, views)
+
+    monkeypatch.setattr(CanonicalLifter, "forward", note)
+    train(configs.load(config, ["accumulate=4"]), tmp_path / "run")
+    assert max(most) == 3
+    assert_same_run(tmp_path / "run", alone)
+
+
 def test_several_processes_train_sequences_as_one(processes, config, tmp_path, monkeypatch):
-    """With every term of windows, each a mean over what all processes hold."""
+    """With every term of windows, each a mean over what all processes, or parts, hold."""
     terms = [
         name for name, term in TERMS.items() if "image_scale" in term.needs or name == "flexion"
     ]
@@ -143,11 +159,15 @@ schedule:
     assert codes == [0, 0], said
     # Adam takes a step of the same size where next to no gradient is left of what cancels out.
     assert_same_run(tmp_path / "run", tmp_path / "alone", atol=3e-4)
+    train(configs.load(over_time, ["accumulate=4"]), tmp_path / "in parts")
+    assert_same_run(tmp_path / "in parts", tmp_path / "alone", atol=3e-4)
 
 
 def test_processes_share_a_session_on_disk(processes, config, alone, tmp_path):
-    """The first copies it there; then it is the same run, in smaller portions."""
-    codes, said = processes(2, config, f"data.shards={tmp_path}/shards", "--out", tmp_path / "run")
+    """The first copies it there; then it is the same run, in smaller portions, in parts too."""
+    codes, said = processes(
+        2, config, f"data.shards={tmp_path}/shards", "accumulate=2", "--out", tmp_path / "run"
+    )
     assert codes == [0, 0], said
     assert_same_run(tmp_path / "run", alone)
     assert len(list((tmp_path / "shards").glob("*.npy"))) == 2
@@ -363,8 +383,8 @@ def test_one_process_needs_nobody():
     assert distributed.share(batches := torch.arange(6).view(2, 3)) is batches
     assert distributed.from_first(lambda: "made") == "made"
     assert distributed.highest(3, 1) == (3, 1)
-    module = torch.nn.Linear(1, 1)
-    assert distributed.distribute(module) is module
+    distributed.start_alike(module := torch.nn.Linear(1, 1))
+    distributed.average_gradients(module)
     assert frame_losses.weighted_mean(torch.ones(3), torch.zeros(3)) == 0
     distributed.wait()
     distributed.leave()

@@ -90,6 +90,8 @@ TESTED_BY_NAME = {  # each below, or above
     "data.supervised",
     "data.shards",  # in test_shards.py
     "model.name", "model.depth", "model.heads", "model.head_width",  # over time
+    "model.checkpointing",  # in test_temporal.py
+    "accumulate",  # in test_parallel.py
     "relation.name", "relation.segment",
     "windows.length", "windows.stride", "windows.fps", "windows.gap",
 }  # fmt: skip
@@ -103,6 +105,7 @@ CHANGES_WEIGHTS_OVER_TIME = {
     "model.depth": "2",
     "model.heads": "1",
     "model.width": "18",
+    "model.precision": "bfloat16",
 }
 
 
