@@ -50,7 +50,8 @@ COLUMNS = {
     "n_mpjpe_mm": ("N-MPJPE mm", 1), "pa_mpjpe_mm": ("PA-MPJPE mm", 1),
     "n_ratio": ("N / true cameras", 2), "pa_ratio": ("PA / true cameras", 2),
     "wrong_trusted": ("wrong but trusted %", 2), "rotation_deg": ("rotation °", 1),
-    "focal": ("focal length %", 0), "refined_over_detected": ("refined / detected", 3),
+    "focal": ("focal length %", 0), "position": ("position %", 1),
+    "refined_over_detected": ("refined / detected", 3),
     "made_worse": ("made worse %", 2), "within_68": ("in 68 % interval", 0),
     "within_95": ("in 95 %", 0), "swaps_found": ("swaps undone %", 0),
     "swaps_false": ("false %", 2),
@@ -154,7 +155,25 @@ def _cameras(solution: Solution, cameras: Cameras) -> dict[str, np.ndarray]:
     trace = np.einsum("tvac,tvac->tv", *between)
     angle = np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
     focal = np.abs(solution.focal_px / cameras.focal_px - 1)
-    return {"rotation": angle.ravel(), "focal": focal.ravel()}
+    return {
+        "rotation": angle.ravel(),
+        "focal": focal.ravel(),
+        "position": _positions(solution, cameras),
+    }
+
+
+def _positions(solution: Solution, cameras: Cameras) -> np.ndarray:
+    """How far fixed cameras are off, over their distance; after the best similarity."""
+    found, true = solution.position, cameras.position[0]
+    if not solution.recording.rig:
+        return np.zeros(0)
+    if found is None:
+        return np.full(len(true), np.nan)
+    move = align_similarity(_tensor(found)[None], _tensor(true)[None])
+    gap = np.linalg.norm(move(_tensor(found)[None])[0].numpy() - true, axis=-1)
+    assert solution.recording.pose3d is not None  # films have their truth
+    distance = np.nanmedian(solution.recording.pose3d[:, :, 0, 2], axis=0)
+    return gap / distance
 
 
 def _joints_2d(
@@ -244,6 +263,12 @@ def summary(whole: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "wrong_trusted": 100 * float(trusted.mean()),
         "rotation_deg": float(np.nanmedian(whole["rotation"])),
         "focal": 100 * float(np.nanmedian(whole["focal"])),
+        "position": 100 * float(np.nanmedian(whole["position"]))
+        if whole["position"].size
+        else None,
+        "unplaced": 100 * float(np.isnan(whole["position"]).mean())
+        if whole["position"].size
+        else None,
         "refined_over_detected": float(whole["refined_px"].mean() / whole["detected_px"].mean()),
         "best_over_detected": float(whole["best_px"].mean() / whole["detected_px"].mean()),
         "made_worse": 100 * float(whole["worse"].sum() / max(whole["near"].sum(), 1)),

@@ -87,6 +87,8 @@ def describe(name: str, solution: Solution) -> list[str]:
         f"  trust: {np.mean(solution.trust):.2f} on average; "
         f"{np.mean(solution.trust < GOOD):.1%} of the frames are doubtful (below {GOOD})",
     ]
+    if solution.recording.rig and solution.position is None:
+        lines.append(f"  where the cameras stand is unknown: {_why(solution)}")
     for v, view in enumerate(solution.views):
         confidence = solution.recording.confidence[:, v]
         if not (confidence > 0).any():
@@ -107,3 +109,12 @@ def describe(name: str, solution: Solution) -> list[str]:
             + (f"; left and right exchanged: {swaps}" if swaps else "")
         )
     return lines
+
+
+def _why(solution: Solution) -> str:
+    if solution.recording.image_size is None:
+        return "the recording has no image sizes"
+    return (
+        "the person moves too little to tell focal lengths; give --focal-px, --same-focal if "
+        "cameras are alike, or --calibration"
+    )

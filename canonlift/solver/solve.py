@@ -16,6 +16,7 @@ from canonlift.data.solution import Solution
 from canonlift.solver.joints import Finished, finish
 from canonlift.solver.observed import observe
 from canonlift.solver.pose_library import LEAST_JOINTS
+from canonlift.solver.rig import Rig, solve_rig
 from canonlift.solver.tracks import Track, track
 
 ADDED = ("pelvis", "thorax")  # joints that are computed where they were not detected
@@ -70,11 +71,18 @@ def solve(
         focal_known=focal is not None,
         same_focal=same_focal,
     )
-    found = finish(observed, tracked, known, recording.joints, recording.fps)
-    return _solution(recording, tracked, found)
+    rig = None
+    if recording.rig:
+        names = [recording.joints[index] for index in known]
+        rig = solve_rig(
+            observed.pick(known), names, tracked, recording.fps, focal is not None, same_focal
+        )
+        tracked = tracked if rig is None else rig.of(tracked)
+    found = finish(observed, tracked, known, recording.joints, recording.fps, rig)
+    return _solution(recording, tracked, found, rig)
 
 
-def _solution(recording: Recording, tracked: Track, found: Finished) -> Solution:
+def _solution(recording: Recording, tracked: Track, found: Finished, rig: Rig | None) -> Solution:
     """The same in the units and with the joints of a solution; NaN where nothing was observed."""
     added = [
         name
@@ -96,6 +104,7 @@ def _solution(recording: Recording, tracked: Track, found: Finished) -> Solution
     root = refined[:, :, joints.index(ROOT)] if ROOT in joints else found.origin
     blind, empty = ~views, ~views.any(-1)
     covariance = covariance / size.square()
+    located = rig is not None and rig.sure
     placed = observed | (observed.sum(1, keepdim=True) >= 2)
     refined = refined.masked_fill(~placed[..., None], torch.nan)
     return Solution(
@@ -110,6 +119,8 @@ def _solution(recording: Recording, tracked: Track, found: Finished) -> Solution
         covariance=_array(covariance, empty),
         trust=_array(_trust(covariance, inlier, observed)),
         swapped=found.swapped.numpy(force=True),
+        position=_array(rig.position / size, blind.all(0)) if located else None,
+        root=_array(middle / size, empty) if located else None,
     )
 
 
