@@ -165,7 +165,7 @@ def _cameras(solution: Solution, cameras: Cameras) -> dict[str, np.ndarray]:
 def _positions(solution: Solution, cameras: Cameras) -> np.ndarray:
     """How far fixed cameras are off, over their distance; after the best similarity."""
     found, true = solution.position, cameras.position[0]
-    if not solution.recording.rig:
+    if not solution.recording.rig or len(true) < 3:  # two always fit
         return np.zeros(0)
     if found is None:
         return np.full(len(true), np.nan)

@@ -57,7 +57,7 @@ class Solution:
         sizes = {"T": n_frames, "V": n_views, "J": n_joints, "L": len(LIMBS), "2": 2, "3": 3}
         for name, axes in AXES.items():
             need, array = tuple(sizes[axis] for axis in axes), getattr(self, name)
-            if array is None and name in OPTIONAL:
+            if name in OPTIONAL and array is None:
                 continue
             if array.shape != need:
                 raise ValueError(

@@ -1,6 +1,6 @@
 """Where fixed cameras stand: one path through the room explains the body's place in all views.
 
-The body is at r in the room, and at R r + t before a camera. How far it is off the camera's axis is
+The body is at r in the room, and at R r + t before a camera. How far it is off a camera's axis is
 seen in units of the body, whatever the focal length; its depth is proportional to that. So linear
 equations give a start: positions, path and a factor on each focal length. Then cameras and joints
 in the room are adjusted together.
@@ -81,6 +81,7 @@ class Rig(NamedTuple):
         place = torch.cat([across, depth[..., None]], -1)
         place = self.position + torch.einsum("vrc,tvr->tvc", self.rotation, place)
         weight = seen[..., None, None] * _precision(self.rotation)
+        path = place.mean(1)
         for _ in range(ROUNDS):
             right = torch.einsum("tvcd,tvd->tc", weight, place)
             path = torch.linalg.solve_ex(_firm(weight.sum(1)), right[..., None]).result[..., 0]
@@ -121,20 +122,23 @@ def solve_rig(
     state = Solved.begin((start.pose + path[:, None])[None], cameras)
     ones = path.new_ones(len(path), 1)
     basis = Basis(ones, ones, same_focal, standing=True)
-    weight = (GIVEN_FOCAL_WEIGHT if focal_known else FOCAL_WEIGHT) / len(path)
+    focal_weight = (GIVEN_FOCAL_WEIGHT if focal_known else FOCAL_WEIGHT) / len(path)
     tree = Tree.of(joints, observed.keypoints)
-    for factor, steps in ANNEALING:
-        priors = Priors(
+
+    def priors() -> Priors:
+        return Priors(
             pose=tree.with_steady_bones(moving_mean(state.pose, 3, piece)),
             pose_weight=POSE_WEIGHT / alike,
             origin=state.cameras.origin,
             log_nearness=state.cameras.log_nearness,
             nearness_weight=0.0,
             log_focal=windows.log_focal,
-            focal_weight=weight,
+            focal_weight=focal_weight,
         )
-        state = adjust(state, windows.detections, priors, basis, TOLERANCE * factor, steps)
-    unsure = _uncertainty(state, windows, priors, alike, same_focal)
+
+    for factor, steps in ANNEALING:
+        state = adjust(state, windows.detections, priors(), basis, TOLERANCE * factor, steps)
+    unsure = _uncertainty(state, windows, priors(), alike, same_focal)
     before = torch.linalg.vector_norm(start.pose[:, tree.end] - start.pose[:, tree.start], dim=-1)
     after = torch.linalg.vector_norm(
         state.pose[0][:, tree.end] - state.pose[0][:, tree.start], dim=-1
@@ -150,6 +154,57 @@ def solve_rig(
                 rotation=found.rotation @ turn.mT, position=found.position @ turn.mT
             )
         )
+    )
+
+
+def placed_rig(
+    observed: Observed, rotation: Float[Tensor, "V 3 3"], position: Float[Tensor, "V 3"]
+) -> tuple[Rig, Track]:
+    """Cameras of which everything is known, and the body where rays meet.
+
+    Raises:
+        ValueError: if no two views see a joint at once.
+    """
+    confidence, focal = observed.confidence, observed.log_focal.exp()
+    ray = (observed.keypoints - observed.centre[:, None]) / focal[:, None, None]
+    ray = torch.cat([ray, torch.ones_like(ray[..., :1])], -1)
+    ray = torch.nn.functional.normalize(torch.einsum("vrc,tvjr->tvjc", rotation, ray), dim=-1)
+    eye = torch.eye(3, dtype=ray.dtype, device=ray.device)
+    across = eye - ray[..., None] * ray[..., None, :]
+    seen = confidence > 0
+    both = seen.sum(1) >= 2
+    if not bool(both.any()):
+        raise ValueError("no joint is seen by two views at once")
+    weight, joint = confidence, torch.zeros_like(ray[:, 0])
+    for _ in range(ROUNDS):
+        normal = weight[..., None, None] * across
+        right = torch.einsum("tvjcd,vd->tjc", normal, position)
+        firm = normal.sum(1) + 1e-9 * eye
+        joint = torch.linalg.solve_ex(firm, right[..., None]).result[..., 0]
+        gap = joint[:, None] - position[:, None]
+        far = torch.linalg.vector_norm(gap, dim=-1).clamp_min(1e-6)
+        angle = torch.linalg.vector_norm((across @ gap[..., None])[..., 0], dim=-1) / far
+        usual = angle.masked_fill(~(seen & both[:, None]), torch.nan).nanmedian()
+        weight = confidence / (1 + (angle / (4 * usual).clamp_min(1e-6)).square()) / far.square()
+    joint = joint.masked_fill(~both[..., None], torch.nan)
+    middle = joint.nanmedian(1).values
+    path = _filled(middle.nan_to_num(), both.any(-1))
+    pose = joint - path[:, None]
+    pose = torch.where(pose.isnan(), pose.nanmedian(0).values.nan_to_num(), pose)
+    # The solver's bodies are of about this size.
+    unit = pose.square().sum(-1).mean().sqrt().clamp_min(1e-9)
+    sure = torch.zeros_like(observed.log_focal)
+    rig = Rig(rotation, position / unit, observed.log_focal, observed.centre, sure)
+    place = torch.einsum("vrc,tvc->tvr", rotation, (path[:, None] - position) / unit)
+    depth = place[..., 2].clamp_min(1e-3)
+    shape = depth.shape
+    return rig, Track(
+        rotation.expand(*shape, 3, 3),
+        observed.centre + focal[:, None] * place[..., :2] / depth[..., None],
+        -depth.log(),
+        observed.log_focal.expand(shape),
+        pose / unit,
+        depth.new_zeros(shape[0]),
     )
 
 
@@ -225,6 +280,7 @@ def _begin(
     design = torch.cat([axis[..., None], eye], -1)  # T V 3 4
     share = torch.ones_like(seen)
     precision = _precision(rotation)
+    found, path = depth.new_zeros(n_views, 4), depth.new_zeros(len(depth), 3)
     for _ in range(ROUNDS):
         weight = (share * seen)[..., None, None] * precision
         inverse = torch.linalg.inv_ex(_firm(weight.sum(1))).inverse
