@@ -32,7 +32,7 @@ def of_solution(solution: Solution, size: Size) -> Calibration:
     if position is None or root is None or shape is None:
         raise ValueError(
             "it is not known where the cameras stand: that needs fixed cameras (`canonlift "
-            "convert --rig`), image sizes, and a person who walks about or focal lengths that are given"
+            "convert --rig`), image sizes, and a person who walks about or known focal lengths"
         )
     unseen = np.isnan(position).any(-1)
     if unseen.any():

@@ -139,6 +139,7 @@ def solve_rig(
     for factor, steps in ANNEALING:
         state = adjust(state, windows.detections, priors(), basis, TOLERANCE * factor, steps)
     unsure = _uncertainty(state, windows, priors(), alike, same_focal)
+    unsure = unsure * seen.any(0)  # a view that saw nothing is no reason to doubt the others
     before = torch.linalg.vector_norm(start.pose[:, tree.end] - start.pose[:, tree.start], dim=-1)
     after = torch.linalg.vector_norm(
         state.pose[0][:, tree.end] - state.pose[0][:, tree.start], dim=-1
