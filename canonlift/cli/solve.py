@@ -164,6 +164,6 @@ def _why(solution: Solution) -> str:
     if solution.recording.image_size is None:
         return "the recording has no image sizes"
     return (
-        "the person moves too little to tell focal lengths; give --focal-px, --same-focal if "
-        "cameras are alike, or --calibration"
+        "focal lengths are not determined, by two views or a person who moves too little; give "
+        "--focal-px, --calibration or, if three cameras are alike, --same-focal"
     )

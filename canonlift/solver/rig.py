@@ -30,6 +30,8 @@ from canonlift.solver.tracks import (
 
 ANNEALING = ((2.2, 5), (1.0, 8), (1.0, 7))  # tolerance, relative to TOLERANCE, and steps
 POSE_WEIGHT = 0.5  # the mean over neighbouring frames, with bones of constant length
+FEW = 3  # views, with fewer of which a wrong focal length looks as good as the true one
+ALIKE_S = 1.0  # for which the errors of a detector are alike, and tell nothing new
 SURE = 0.15  # standard deviation of a log focal length, above which positions are not known
 DEPTH_WEIGHT = 0.05  # of the depth in a view, beside where the body is across
 ROUNDS = 6  # of reweighting of the linear start
@@ -109,7 +111,7 @@ def solve_rig(
     step = max(1, min(round(fps / RATE_HZ), -(-n_frames // (PIECES * PIECE))))
     keys = torch.arange(0, n_frames, step, device=observed.keypoints.device)
     frames, piece = rig_frames(keys)
-    # Errors of neighbouring frames are alike: they tell no more than those at RATE_HZ.
+    # Neighbouring frames have almost one pose, and together no more weight than at RATE_HZ.
     alike = max(1.0, fps / step / RATE_HZ)
     observed = Observed(*(part.double() for part in observed))
     start = Track(*(part[frames[0]].double() for part in track))
@@ -138,8 +140,11 @@ def solve_rig(
 
     for factor, steps in ANNEALING:
         state = adjust(state, windows.detections, priors(), basis, TOLERANCE * factor, steps)
-    unsure = _uncertainty(state, windows, priors(), alike, same_focal)
-    unsure = unsure * seen.any(0)  # a view that saw nothing is no reason to doubt the others
+    unsure = _uncertainty(state, windows, priors(), max(1.0, ALIKE_S * fps / step), same_focal)
+    if not focal_known and bool(seen.any(0).sum() < FEW):
+        unsure = torch.full_like(unsure, torch.inf)
+    # A view that saw nothing is no reason to doubt the others.
+    unsure = torch.where(seen.any(0), unsure, 0.0)
     before = torch.linalg.vector_norm(start.pose[:, tree.end] - start.pose[:, tree.start], dim=-1)
     after = torch.linalg.vector_norm(
         state.pose[0][:, tree.end] - state.pose[0][:, tree.start], dim=-1

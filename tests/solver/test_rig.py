@@ -154,7 +154,7 @@ def test_places_are_read_back(solved, tmp_path):
 
 
 def test_frames_that_nobody_saw_and_a_view_that_saw_nothing_have_no_place(walk):
-    recording, _ = walk
+    recording, cameras = walk
     confidence = recording.confidence.copy()
     confidence[10:14] = 0
     gap = canonlift.solve(replace(recording, confidence=confidence))
@@ -162,6 +162,8 @@ def test_frames_that_nobody_saw_and_a_view_that_saw_nothing_have_no_place(walk):
     assert np.isfinite(gap.root[14:]).all()
     assert np.isfinite(gap.position).all()
     confidence[:, 2] = 0
-    blind = canonlift.solve(replace(recording, confidence=confidence))
+    blind = replace(recording, confidence=confidence)
+    assert canonlift.solve(blind).position is None  # two views do not tell focal lengths
+    blind = canonlift.solve(blind, focal_px=cameras.focal_px[0])
     assert np.isnan(blind.position[2]).all()
     assert np.isfinite(blind.position[:2]).all()
