@@ -118,6 +118,10 @@ def solve_rig(
     windows = cut(observed, frames)
     seen = (observed.confidence[frames[0]] > 0).any(-1).double()
     rig, path = _begin(start, seen, observed.centre)
+    if focal_known:
+        rig = rig._replace(log_focal=observed.log_focal)
+    elif same_focal:
+        rig = rig._replace(log_focal=rig.log_focal.mean().expand_as(rig.log_focal))
     middle = path.median(0).values
     rig, path = rig._replace(position=rig.position - middle), path - middle
     cameras = rig.cameras(windows, torch.zeros_like(path))

@@ -135,6 +135,11 @@ def test_known_lenses_help_and_are_kept_where_cameras_move(walk):
     assert found.position is None
 
 
+def test_cameras_that_are_alike_have_one_focal_length(walk):
+    found = canonlift.solve(walk[0], same_focal=True)
+    np.testing.assert_allclose(found.focal_px, found.focal_px[0, 0], rtol=1e-5)
+
+
 def test_without_image_sizes_nothing_is_placed_and_the_reason_is_printed(walk):
     from canonlift.cli.solve import describe  # noqa: PLC0415
 
