@@ -1,5 +1,6 @@
 """Steps of `benchmarks.gpu` that time: the machine, training steps, and what they spend it on."""
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -222,7 +223,9 @@ def sequence_step(place: Place, config: Config, folder: Path, way: str = EAGER) 
     samples = cut.to(torch.device(place.device))
     run = runs.start(config, folder, resume=False)
     compute = WAYS[way](loop.objective(run))
-    order = batches.batches(len(samples), config.batch_size, config.seed, 0)
+    order = itertools.chain.from_iterable(
+        batches.chunks(len(samples), config.batch_size, config.seed, 0)
+    )
 
     def step() -> Float[Tensor, ""]:
         views = samples[next(order).to(place.device, non_blocking=True)]

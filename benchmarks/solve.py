@@ -75,6 +75,7 @@ def of_solution(solution: Solution) -> Found:
         np.einsum("tvac,tjcd,tvbd->tvjab", turn, solution.covariance, turn),
         solution.trust,
         solution.swapped,
+        solution.position,
     )
 
 

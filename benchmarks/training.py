@@ -312,9 +312,7 @@ def make_step(
     run = runs.start(config, folder, resume=False)
     turn_views_apart(run.network, samples[torch.arange(setting.batch_size)])
     compute = WAYS[setting.way](loop.objective(run))
-    order = itertools.chain.from_iterable(
-        chunks(len(samples), setting.batch_size, config.seed, 0)
-    )
+    order = itertools.chain.from_iterable(chunks(len(samples), setting.batch_size, config.seed, 0))
     flips: Iterator[bool] = itertools.cycle([False, True])
 
     def step() -> Float[Tensor, ""]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from canonlift.api import (
+        Calibration,
         Fused,
         Model,
         Prediction,
@@ -32,15 +33,18 @@ if TYPE_CHECKING:
         export,
         load,
         read,
+        read_calibration,
         read_predictions,
         read_solution,
         solve,
         train,
+        write_calibration,
     )
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "Calibration",
     "Fused",
     "Model",
     "Prediction",
@@ -53,10 +57,12 @@ __all__ = [
     "export",
     "load",
     "read",
+    "read_calibration",
     "read_predictions",
     "read_solution",
     "solve",
     "train",
+    "write_calibration",
 ]
 
 

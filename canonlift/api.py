@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from canonlift.data import recording as recordings
+from canonlift.data.calibration import Calibration
 from canonlift.data.prediction import Fused, Prediction, read_predictions
 from canonlift.data.recording import Recording
 from canonlift.data.solution import Solution, read_solution
@@ -11,13 +12,16 @@ from canonlift.evaluation.evaluate import evaluate
 from canonlift.evaluation.report import Results
 from canonlift.inference import model as models
 from canonlift.inference.model import Model
+from canonlift.output.calibration import write_calibration
 from canonlift.output.export.exporter import export
+from canonlift.readers.calibration import read_calibration
 from canonlift.readers.convert import convert
 from canonlift.solver.solve import solve
 from canonlift.training import config as configs
 from canonlift.training import train as training
 
 __all__ = [
+    "Calibration",
     "Fused",
     "Model",
     "Prediction",
@@ -29,10 +33,12 @@ __all__ = [
     "export",
     "load",
     "read",
+    "read_calibration",
     "read_predictions",
     "read_solution",
     "solve",
     "train",
+    "write_calibration",
 ]
 
 

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar, overload
 T = TypeVar("T")
 
 
-class computed_once(Generic[T]):  # noqa: N801: it is used like a function
+class computed_once(Generic[T]):  # noqa: N801 (it is used like a function)
     """`functools.cached_property` without the lock that it has in Python 3.11.
 
     torch.compile cannot trace a lock.

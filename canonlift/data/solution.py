@@ -48,12 +48,17 @@ class Solution:
     covariance: Float[np.ndarray, "T J 3 3"]  # of the pose
     trust: Float[np.ndarray, " T"]  # 0 to 1
     swapped: Bool[np.ndarray, "T V L"]  # of which LIMBS left and right were exchanged, and undone
+    # Of cameras that stand still, if the person's way through the room tells where; body units.
+    position: Float[np.ndarray, "V 3"] | None = None  # of the cameras, in the room
+    root: Float[np.ndarray, "T 3"] | None = None  # the way of the root joint
 
     def __post_init__(self) -> None:
         n_frames, n_views, n_joints = self.recording.confidence.shape
         sizes = {"T": n_frames, "V": n_views, "J": n_joints, "L": len(LIMBS), "2": 2, "3": 3}
         for name, axes in AXES.items():
             need, array = tuple(sizes[axis] for axis in axes), getattr(self, name)
+            if name in OPTIONAL and array is None:
+                continue
             if array.shape != need:
                 raise ValueError(
                     f"{name} is {array.shape}, but the recording of {n_frames} frames, {n_views} "
@@ -117,8 +122,9 @@ class Solution:
 AXES = {
     "pose": "TJ3", "rotation": "TV33", "focal_px": "TV", "distance": "TV", "root_px": "TV2",
     "keypoints_refined": "TVJ2", "inlier": "TVJ", "covariance": "TJ33", "trust": "T",
-    "swapped": "TVL",
+    "swapped": "TVL", "position": "V3", "root": "T3",
 }  # fmt: skip
+OPTIONAL = {"position", "root"}
 
 
 def save_solutions(solutions: Iterable[tuple[str, Solution]], path: str | Path) -> None:
@@ -136,6 +142,7 @@ def _arrays(solution: Solution) -> dict[str, np.ndarray]:
         f"{ADDED}{field.name}": getattr(solution, field.name)
         for field in fields(Solution)
         if field.name not in ("recording", "pose", "rotation", "keypoints_refined")
+        and getattr(solution, field.name) is not None
     }
 
 
@@ -159,7 +166,7 @@ def read_solution(path: str | Path, name: str | None = None) -> Solution:
         key.removeprefix(ADDED): array for key, array in arrays.items() if key.startswith(ADDED)
     }
     wanted = AXES.keys() - {"pose", "rotation", "keypoints_refined"}
-    if missing := sorted(wanted - added.keys()):
+    if missing := sorted(wanted - OPTIONAL - added.keys()):
         raise ValueError(f"{file.path}: no solution, it lacks {', '.join(missing)}; {REMEDY}")
     try:
         prediction = assembled(arrays)

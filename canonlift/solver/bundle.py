@@ -52,6 +52,7 @@ class Basis(NamedTuple):
     turn: Float[Tensor, "T K"]
     focal: Float[Tensor, "T L"]
     shared_focal: bool = False  # all views have one focal length
+    standing: bool = False  # cameras stand still: poses are in the room, origins are its origin
 
     @property
     def n_of_view(self) -> int:
@@ -164,7 +165,9 @@ def _step(
 ) -> tuple[Tensor, Cameras]:
     pose, cameras = state.pose, state.cameras
     normal = _eliminate_joints(state, detections, priors, tolerance, basis.n_of_view > 0)
-    change = _solve_cameras(normal, cameras, priors, basis)
+    change = (_solve_standing if basis.standing else _solve_cameras)(
+        normal, cameras, priors, basis
+    )
     flat = change.flatten(2)[..., None]
     joints = normal.joints - (normal.coupling.mT @ flat)[..., 0]
     joints = joints.unflatten(2, (3, -1))
@@ -280,6 +283,37 @@ def _solve_cameras(
     return torch.cat([local_found.reshape(n, t, v, N_LOCAL), of_view], -1)
 
 
+def _solve_standing(
+    normal: _Normal,
+    cameras: Cameras,  # noqa: ARG001
+    priors: Priors,  # noqa: ARG001
+    basis: Basis,
+) -> Float[Tensor, "N T V P"]:
+    """One change of each camera for all frames."""
+    n, t, v, size = normal.right.shape
+    if basis.n_of_view == 0:
+        return torch.zeros_like(normal.right)
+    matrix = normal.matrix.sum(1).reshape(n, v * size, v * size)
+    right = normal.right.sum(1).reshape(n, v * size, 1)
+    if basis.shared_focal:
+        gather = _shared(v, size - 1, 1, matrix)
+        found = gather @ _solve(gather.mT @ matrix @ gather, gather.mT @ right, ridge=1e-9)
+    else:
+        found = _solve(matrix, right, ridge=1e-9)
+    return found.reshape(n, 1, v, size).expand(-1, t, -1, -1)
+
+
+def standing_matrix(
+    solved: Solved, detections: Detections, priors: Priors, tolerance: float
+) -> Float[Tensor, "N V P V P"]:
+    """Normal matrix of cameras that stand still, all joints eliminated, without damping.
+
+    It determines nothing of a similarity of the room.
+    """
+    steady = solved._replace(damping=torch.zeros_like(solved.damping))
+    return _eliminate_joints(steady, detections, priors, tolerance, turning=True).matrix.sum(1)
+
+
 def _spread(basis: Basis) -> Float[Tensor, "T 4 G"]:
     """From the unknowns of a camera in a window to its turn (3) and focal length in each frame."""
     n_turn = basis.turn.shape[1]
@@ -305,16 +339,15 @@ def _solve_globals(
             blocks[:, at, at] += against[..., None]
             right.view(n, v, -1)[:, :, at] -= priors.turn_weight * turns[:, :, axis]
     if basis.shared_focal:
-        gather = _shared(v, basis, matrix)
+        gather = _shared(v, 3 * n_turn, basis.focal.shape[1], matrix)
         reduced = _solve(gather.mT @ matrix @ gather, gather.mT @ right)
         return gather @ reduced
     return _solve(matrix, right)
 
 
-def _shared(n_views: int, basis: Basis, like: Tensor) -> Float[Tensor, "VG F"]:
+def _shared(n_views: int, n_turn: int, n_focal: int, like: Tensor) -> Float[Tensor, "VG F"]:
     """Unknowns of all views from those that are left when focal lengths are shared."""
-    per_view, n_turn = basis.n_of_view, 3 * basis.turn.shape[1]
-    n_focal = per_view - n_turn
+    per_view = n_turn + n_focal
     made = like.new_zeros(n_views, per_view, n_views * n_turn + n_focal)
     for view in range(n_views):
         for turn in range(n_turn):
@@ -324,10 +357,12 @@ def _shared(n_views: int, basis: Basis, like: Tensor) -> Float[Tensor, "VG F"]:
     return made.flatten(0, 1)
 
 
-def _solve(matrix: Float[Tensor, "N G G"], right: Float[Tensor, "N G 1"]) -> Tensor:
+def _solve(
+    matrix: Float[Tensor, "N G G"], right: Float[Tensor, "N G 1"], ridge: float = 1e-6
+) -> Tensor:
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    ridge = 1e-6 * diagonal.mean(-1, keepdim=True).clamp_min(1e-6) + torch.zeros_like(diagonal)
-    factor, _ = torch.linalg.cholesky_ex(matrix + torch.diag_embed(ridge))
+    added = ridge * diagonal.mean(-1, keepdim=True).clamp_min(1e-6) + torch.zeros_like(diagonal)
+    factor, _ = torch.linalg.cholesky_ex(matrix + torch.diag_embed(added))
     return torch.cholesky_solve(right, factor)
 
 

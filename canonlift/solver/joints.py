@@ -21,6 +21,7 @@ from canonlift.solver.bundle import (
 )
 from canonlift.solver.observed import Observed, Windows, cut, place_cameras
 from canonlift.solver.perspective import Cameras
+from canonlift.solver.rig import Rig
 from canonlift.solver.tracks import TOLERANCE, Track
 
 FIRST, LAST = (2.2, 3), (1.0, 5)  # tolerance, relative to TOLERANCE, and steps
@@ -42,19 +43,27 @@ MOST_FRAMES = 4096  # worked on together
 class Finished(NamedTuple):
     """What is found of T frames; lengths in the image in pixels."""
 
-    pose: Float[Tensor, "T J 3"]
+    pose: Float[Tensor, "T J 3"]  # of a rig: in its room
     covariance: Float[Tensor, "T J 3 3"]
     origin: Float[Tensor, "T V 2"]
-    log_nearness: Float[Tensor, "T V"]
+    log_nearness: Float[Tensor, "T V"]  # of where the pose has its origin
     refined: Float[Tensor, "T V J 2"]
     inlier: Float[Tensor, "T V J"]  # share of its confidence that a detection has kept
     swapped: Bool[Tensor, "T V L"]  # of which limbs left and right were exchanged
 
 
 def finish(
-    observed: Observed, tracked: Track, known: Sequence[int], joints: Sequence[str], fps: float
+    observed: Observed,
+    tracked: Track,
+    known: Sequence[int],
+    joints: Sequence[str],
+    fps: float,
+    rig: Rig | None = None,
 ) -> Finished:
-    """Solve for every joint; `known` are those of the track among `joints`."""
+    """Solve for every joint; `known` are those of the track among `joints`.
+
+    With a rig, joints are where its cameras see them in the room, and cameras are not moved.
+    """
     skeleton = _Skeleton(
         tuple(known),
         tuple(index for index in range(len(joints)) if index not in known),
@@ -64,8 +73,13 @@ def finish(
     )
     width = 1 + 2 * max(1, round(MEAN_S * fps / 2))
     frames = torch.arange(len(observed.keypoints), device=observed.keypoints.device)
+    path = None
+    if rig is not None:
+        tracked = rig.of(tracked)
+        path = rig.path(tracked, (observed.confidence > 0).any(-1).to(tracked.pose))
     parts = [
-        _finish(observed, tracked, some, skeleton, width) for some in frames.split(MOST_FRAMES)
+        _finish(observed, tracked, some, skeleton, width, rig, path)
+        for some in frames.split(MOST_FRAMES)
     ]
     return Finished(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
@@ -86,13 +100,21 @@ def _limbs(joints: Sequence[str], device: torch.device) -> Bool[Tensor, "L J"]:
 
 
 def _finish(
-    observed: Observed, tracked: Track, frames: Tensor, skeleton: _Skeleton, width: int
+    observed: Observed,
+    tracked: Track,
+    frames: Tensor,
+    skeleton: _Skeleton,
+    width: int,
+    rig: Rig | None,
+    path: Float[Tensor, "T 3"] | None,
 ) -> Finished:
     windows = cut(observed, frames[None])
     windows = windows._replace(log_focal=tracked.log_focal[frames][None] - windows.size.log())
     state = _begin(windows, tracked, frames, skeleton)
+    if rig is not None and path is not None:
+        state = _in_room(state, windows, rig, path[frames], skeleton)
     none = state.pose.new_zeros(len(frames), 0)
-    basis, (factor, steps) = Basis(none, none), FIRST
+    basis, (factor, steps) = Basis(none, none, standing=rig is not None), FIRST
     priors = _priors(state, skeleton.tree, width)
     state = adjust(state, windows.detections, priors, basis, TOLERANCE * factor, steps)
     detections, swapped = _unswapped(windows.detections, state, skeleton)
@@ -109,10 +131,13 @@ def _finish(
     alone = priors._replace(pose_weight=OWN_EVIDENCE * POSE_WEIGHT)
     covariance = joint_covariance(state, detections, alone, TOLERANCE)
     refined = image + OWN_SHARE * inlier[..., None] * (detections.points - image)
+    origin, cameras_too = state.cameras.origin, CAMERAS_TOO if rig is None else 1.0
+    if rig is not None:
+        origin = rig.cameras(windows, state.pose[0].mean(1)).origin
     return Finished(
         state.pose[0],
-        (CAMERAS_TOO * variance[:, None, None] * covariance)[0],
-        (state.cameras.origin * windows.size[..., None])[0],
+        (cameras_too * variance[:, None, None] * covariance)[0],
+        (origin * windows.size[..., None])[0],
         state.cameras.log_nearness[0],
         (refined * windows.size[..., None, None])[0],
         inlier[0],
@@ -134,6 +159,20 @@ def _begin(windows: Windows, tracked: Track, frames: Tensor, skeleton: _Skeleton
         of_others = Detections(points[..., others, :], confidence[..., others])
         pose[..., others, :] = _by_rays(of_others, cameras)
     return Solved.begin(pose, cameras)
+
+
+def _in_room(
+    state: Solved, windows: Windows, rig: Rig, path: Float[Tensor, "T 3"], skeleton: _Skeleton
+) -> Solved:
+    """The same body on a path in the room, before cameras that stand there."""
+    points, confidence = windows.detections
+    pose, others = state.pose, list(skeleton.others)
+    if others:
+        of_others = Detections(points[..., others, :], confidence[..., others])
+        pose = pose.clone()
+        pose[..., others, :] = _by_rays(of_others, rig.cameras(windows, path))
+    cameras = rig.cameras(windows, torch.zeros_like(path))
+    return Solved.begin(pose + path[:, None], cameras)
 
 
 def _by_rays(detections: Detections, cameras: Cameras) -> Float[Tensor, "N T J 3"]:

@@ -3,7 +3,9 @@
 No calibration, no training, no 3D label: cameras with perspective, moving or fixed.
 """
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,15 +13,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from canonlift.body.skeleton import H36M17, ROOT, bones, conversion, lacking
+from canonlift.data.calibration import Calibration
 from canonlift.data.recording import Recording
 from canonlift.data.solution import Solution
 from canonlift.solver.joints import Finished, finish
 from canonlift.solver.observed import observe
 from canonlift.solver.pose_library import LEAST_JOINTS
+from canonlift.solver.rig import Rig, placed_rig, solve_rig
 from canonlift.solver.tracks import Track, track
 
 ADDED = ("pelvis", "thorax")  # joints that are computed where they were not detected
 UNSURE = 0.02  # standard deviation of joints, in body units, at which trust is halved
+ABSURD_PX = 1e6  # beyond which nothing is seen
 KEPT = 0.5  # share of their confidence that detections keep at least where all is well
 
 
@@ -29,6 +34,7 @@ def solve(
     *,
     focal_px: float | Sequence[float] | np.ndarray | None = None,
     same_focal: bool = False,
+    calibration: Calibration | None = None,
     device: str | torch.device = "cpu",
 ) -> Solution:
     """Solve for the poses, the cameras and the repaired joints of a recording.
@@ -40,6 +46,8 @@ def solve(
         recording: one with a `rig` has fixed cameras; else each may move and zoom.
         focal_px: of each camera, or of all; estimated where not given.
         same_focal: cameras are of one kind, with one focal length.
+        calibration: known lenses; of fixed cameras also where they stand, if it says so. Cameras
+            are found by the names of the views, or else by their order, with a warning.
         device: where to compute.
 
     Raises:
@@ -51,7 +59,15 @@ def solve(
             f"one view ({recording.views[0]}) cannot be solved; lift it by a network: "
             "canonlift eval RUN --recordings FILE"
         )
-    focal = None
+    focal, straight = None, recording
+    if calibration is not None:
+        if focal_px is not None or same_focal:
+            raise ValueError("focal lengths are those of the calibration; give nothing else")
+        calibration, note = calibration.matched(recording.views)
+        if note:
+            warnings.warn(note, stacklevel=2)
+        calibration = calibration.resized(recording)
+        focal, straight = calibration.focal_px, _straightened(recording, calibration)
     if focal_px is not None:
         focal = np.array(focal_px, dtype=float)
         if focal.shape not in ((), (n_views,)) or not (focal > 0).all():
@@ -60,21 +76,48 @@ def solve(
                 f"{', '.join(recording.views)}; got {focal_px}"
             )
         focal = np.broadcast_to(focal, (n_views,)).copy()
-    observed = observe(recording, focal, device=device)
+    observed = observe(straight, focal, device=device)
     known = [index for index, name in enumerate(recording.joints) if name in H36M17]
-    tracked = track(
-        observed.pick(known),
-        [recording.joints[index] for index in known],
-        recording.fps,
-        rig=bool(recording.rig),
-        focal_known=focal is not None,
-        same_focal=same_focal,
+    names = [recording.joints[index] for index in known]
+    some, fps, rig = observed.pick(known), recording.fps, None
+    if recording.rig and calibration is not None and calibration.rotation is not None:
+        place = (calibration.rotation, calibration.position)
+        rotation, position = (torch.tensor(x).to(observed.keypoints) for x in place)
+        rig, tracked = placed_rig(some, rotation, position)
+    else:
+        fixed, given = bool(recording.rig), focal is not None
+        tracked = track(some, names, fps, fixed, given, same_focal)
+        if fixed:
+            rig = solve_rig(some, names, tracked, fps, given, same_focal)
+            tracked = tracked if rig is None else rig.of(tracked)
+    found = finish(observed, tracked, known, recording.joints, fps, rig)
+    solution = _solution(recording, tracked, found, rig)
+    if calibration is None:
+        return solution
+    return replace(
+        solution,
+        keypoints_refined=calibration.bent(solution.keypoints_refined).astype(np.float32),
+        root_px=calibration.bent(solution.root_px[:, :, None])[:, :, 0].astype(np.float32),
     )
-    found = finish(observed, tracked, known, recording.joints, recording.fps)
-    return _solution(recording, tracked, found)
 
 
-def _solution(recording: Recording, tracked: Track, found: Finished) -> Solution:
+def _straightened(recording: Recording, calibration: Calibration) -> Recording:
+    """What cameras without distortion see; where that is nowhere, nothing was observed."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        keypoints = calibration.straightened(recording.keypoints)
+        keypoints = np.where(np.abs(keypoints) < ABSURD_PX, keypoints, np.nan).astype(np.float32)
+    somewhere = np.isfinite(keypoints).all(-1)
+    return replace(
+        recording,
+        keypoints=keypoints,
+        confidence=np.where(somewhere, recording.confidence, 0).astype(np.float32),
+        image_size=calibration.size.round().astype(np.int32),
+        pose3d=None,
+        keypoints_true=None,
+    )
+
+
+def _solution(recording: Recording, tracked: Track, found: Finished, rig: Rig | None) -> Solution:
     """The same in the units and with the joints of a solution; NaN where nothing was observed."""
     added = [
         name
@@ -96,6 +139,7 @@ def _solution(recording: Recording, tracked: Track, found: Finished) -> Solution
     root = refined[:, :, joints.index(ROOT)] if ROOT in joints else found.origin
     blind, empty = ~views, ~views.any(-1)
     covariance = covariance / size.square()
+    located = rig if rig is not None and rig.sure else None
     placed = observed | (observed.sum(1, keepdim=True) >= 2)
     refined = refined.masked_fill(~placed[..., None], torch.nan)
     return Solution(
@@ -110,6 +154,8 @@ def _solution(recording: Recording, tracked: Track, found: Finished) -> Solution
         covariance=_array(covariance, empty),
         trust=_array(_trust(covariance, inlier, observed)),
         swapped=found.swapped.numpy(force=True),
+        position=None if located is None else _array(located.position / size, blind.all(0)),
+        root=None if located is None else _array(middle / size, empty),
     )
 
 

@@ -57,7 +57,7 @@ def track(
     n_frames = len(observed.keypoints)
     step = max(1, round(fps / RATE_HZ))
     keys = torch.arange(0, n_frames, step, device=observed.keypoints.device)
-    frames, piece = _rig_frames(keys) if rig else _window_frames(keys, fps / step)
+    frames, piece = rig_frames(keys) if rig else _window_frames(keys, fps / step)
     seconds = (frames.shape[1] - 1) * step / fps
     basis = Basis(
         _knots(frames.shape[1], 1 if rig else 1 + max(1, round(seconds / KNOT_S)), observed),
@@ -94,7 +94,8 @@ def track(
     return _interpolated(at_keys, key_of, n_frames)
 
 
-def _rig_frames(keys: Int[Tensor, " K"]) -> tuple[Int[Tensor, "1 W"], int]:
+def rig_frames(keys: Int[Tensor, " K"]) -> tuple[Int[Tensor, "1 W"], int]:
+    """Frames of a fixed rig to look at, and how many in a row are near each other."""
     piece = min(PIECE, len(keys))
     pieces = window_frames(len(keys), piece, piece, device=keys.device)
     if len(pieces) > PIECES:
