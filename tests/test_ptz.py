@@ -341,7 +341,7 @@ def test_wrong_input_is_reported_in_one_line(tmp_path, mocap):
         arrays = dict(file)
     np.savez(tmp_path / "a.npz", **{k: v for k, v in arrays.items() if not k.startswith("asf/02")
                                     and not k.startswith("expmap/test")})  # fmt: skip
-    with pytest.raises(SystemExit, match=r"no clips of expmap/test/ or asf/02_ to test on"):
+    with pytest.raises(SystemExit, match=r"no clips of expmap/test/ or asf/02_"):
         ptz.main([*argv, str(tmp_path / "a.npz")])
     np.savez(tmp_path / "b.npz", **(arrays | {"joints": arrays["joints"][::-1][:16]}))
     with pytest.raises(SystemExit, match=r"b.npz: joints must be Pelvis, RHip"):
