@@ -15,10 +15,10 @@ from jaxtyping import Float
 
 from canonlift.body.skeleton import SKELETONS
 from canonlift.data.recording import Recording
-from canonlift.readers.datasets.assemble import body_size, detected, is_metres, with_truth
 from canonlift.readers.datasets.checks import need, numbers, whole
 from canonlift.readers.datasets.human36m import VIEWS, split_of
-from canonlift.readers.datasets.layouts import layout as named_layout
+from canonlift.readers.datasets.joint_orders import layout as named_layout
+from canonlift.readers.datasets.to_recording import body_size, detected, is_metres, with_truth
 from canonlift.readers.datasets.unpickle import load_pickle
 
 JOINTS = SKELETONS["h36m16"]
@@ -35,7 +35,7 @@ def read(
 
     Args:
         path: `detections.pickle`, `alphapose_2d3dgt_img_h36m.pickle` or the like.
-        layout: the order of the detected joints, a name of `layouts.LAYOUTS`; None finds out.
+        layout: the order of the detected joints, a name of `joint_orders.LAYOUTS`; None finds out.
         fps: frames per second. The pickles do not say; 50 is that of the videos.
 
     Raises:

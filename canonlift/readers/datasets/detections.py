@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from canonlift.readers.datasets.checks import existing, floats
-from canonlift.readers.datasets.layouts import layout as named_layout
+from canonlift.readers.datasets.joint_orders import layout as named_layout
 
 # The layout with this many joints.
 BY_COUNT: Mapping[int, str] = {16: "mpii16", 17: "coco17", 26: "halpe26"}

@@ -16,7 +16,6 @@ from scipy.spatial.transform import Rotation
 
 from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import Recording
-from canonlift.readers.datasets.assemble import detected, stack_views, with_truth
 from canonlift.readers.datasets.cameras import Camera
 from canonlift.readers.datasets.checks import (
     existing,
@@ -27,7 +26,8 @@ from canonlift.readers.datasets.checks import (
     rotation,
     vector,
 )
-from canonlift.readers.datasets.layouts import layout as named_layout
+from canonlift.readers.datasets.joint_orders import layout as named_layout
+from canonlift.readers.datasets.to_recording import detected, stack_views, with_truth
 from canonlift.readers.datasets.unpickle import load_npz
 
 FPS = 50.0
@@ -85,7 +85,7 @@ def read(
             the name of each subject's folder, `StackedHourglass`. None projects the truth.
         cameras: VideoPose3D's `h36m_dataset.py`, or `cameras.h5`; None takes the `cameras.h5`
             in the folder, if there is one.
-        layout: the detector's joints, a name of `layouts.LAYOUTS`, where the files do not tell.
+        layout: the detector's joints, a name of `joint_orders.LAYOUTS`, where the files do not tell.
 
     Raises:
         FileNotFoundError: if a file is missing.

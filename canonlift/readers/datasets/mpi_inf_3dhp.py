@@ -15,8 +15,8 @@ import scipy.io
 
 from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import Recording
-from canonlift.readers.datasets.assemble import detected, stack_views, with_truth
 from canonlift.readers.datasets.checks import check_size, need, numbers, open_h5, read_h5, whole
+from canonlift.readers.datasets.to_recording import detected, stack_views, with_truth
 from canonlift.readers.datasets.unpickle import load_npz
 
 # Frames that have images, and frames per second, by subject and sequence (from the data set's

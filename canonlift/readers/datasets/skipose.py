@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from canonlift.data.recording import Recording
-from canonlift.readers.datasets.assemble import detected, with_truth
 from canonlift.readers.datasets.checks import numbers, read_h5, whole
 from canonlift.readers.datasets.detections import by_image, joints_of
+from canonlift.readers.datasets.to_recording import detected, with_truth
 
 SPLITS = ("train", "test")
 CROP_PX = 256
@@ -45,7 +45,7 @@ def read(
         detections: results on the crops (see `detections.by_image`), of images whose paths end
             in `seq_003/cam_02/image_000012.png`, after `train/` or `test/` where one file is
             for both; None takes the annotated 2D as if it had been detected.
-        layout: the detector's joints, a name of `layouts.LAYOUTS`; None tells by their number.
+        layout: the detector's joints, a name of `joint_orders.LAYOUTS`; None tells by their number.
         fps: frames per second. The labels do not say; 30 is an assumption.
 
     Raises:

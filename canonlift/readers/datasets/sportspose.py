@@ -13,10 +13,10 @@ import numpy as np
 
 from canonlift.body.skeleton import COCO17
 from canonlift.data.recording import Recording
-from canonlift.readers.datasets.assemble import detected, stack_views, with_truth
 from canonlift.readers.datasets.cameras import Camera
 from canonlift.readers.datasets.checks import floats, need, numbers, rotation, vector, whole
 from canonlift.readers.datasets.detections import by_frame, joints_of
+from canonlift.readers.datasets.to_recording import detected, stack_views, with_truth
 from canonlift.readers.datasets.unpickle import load_npy, load_pickle
 
 FPS = 90.0
@@ -53,7 +53,7 @@ def read(
         path: the data set's folder, or its folder `data`.
         detections: folder of results on upright images, laid out as the videos:
             `indoors/S01/Video_.../CAM3.json` (see `detections.by_frame`); None projects the 3D.
-        layout: the detector's joints, a name of `layouts.LAYOUTS`; None tells by their number.
+        layout: the detector's joints, a name of `joint_orders.LAYOUTS`; None tells by their number.
         views: the views to keep, such as `right`; none given keeps all seven.
         video_size: width and height of the videos before turning. No file says; the default is
             what others report, and is checked roughly against the calibration.

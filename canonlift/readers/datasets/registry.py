@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from canonlift.data.recording import Recording
 from canonlift.readers.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
-from canonlift.readers.datasets.layouts import LAYOUTS
+from canonlift.readers.datasets.joint_orders import LAYOUTS
 
 Options = Mapping[str, Mapping[str, Any]]
 
