@@ -249,10 +249,10 @@ def test_the_hourglass_is_read_as_told(layout, videopose):
 def test_16_joints_are_not_guessed(videopose, martinez):
     (martinez / "data_3d_h36m.npz").rename(martinez / "away.npz")
     (martinez / "S1/StackedHourglass").rename(martinez / "S1/StackedHourglassFineTuned240")
-    with pytest.raises(ValueError, match="FineTuned240 does not tell its joints.*name the layout"):
+    with pytest.raises(ValueError, match="FineTuned240 does not name its joints.*name the layout"):
         dict(human36m.read(martinez, "StackedHourglassFineTuned240"))
     (martinez / "away.npz").rename(martinez / "data_3d_h36m.npz")
-    with pytest.raises(ValueError, match="h36m_sh.npz: its metadata does not tell the joints"):
+    with pytest.raises(ValueError, match="h36m_sh.npz: its metadata does not name the joints"):
         dict(human36m.read(videopose, "data_2d_h36m_sh.npz"))
 
 
@@ -343,7 +343,7 @@ def shorten(views):
             "S1 Directions: .* 3D in another unit",
         ),
         ("data_2d_h36m_gt.npz", lambda f: rewrite(f, score_one_view), r"views of \[2, 3\] col"),
-        ("h36m_dataset.py", lambda f: f.write_text(INTEGERS), "S1 does not have one camera for"),
+        ("h36m_dataset.py", lambda f: f.write_text(INTEGERS), "not a list of 4 cameras"),
         ("h36m_dataset.py", in_source("orientation", r"\[[^]]*", "[0, 0, 0, 0"), "unit quat"),
         ("h36m_dataset.py", in_source("center", r"\[", "[[1, 2], "), "not an array"),
         ("h36m_dataset.py", in_source("focal_length", r"\[", "[1, "), r"need \(2"),

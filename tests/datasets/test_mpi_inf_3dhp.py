@@ -294,7 +294,11 @@ def rename(data, old, new):
     ("file", "spoil", "message"),
     [
         ("train", lambda d: rename(d, "S1 Seq1", "S9 Seq1"), "sequence 'S9 Seq1', expected S1"),
-        ("train", lambda d: d.update({"S1 Seq1": d["S1 Seq1"][0]}), "S1 Seq1: expected its cam"),
+        (
+            "train",
+            lambda d: d.update({"S1 Seq1": d["S1 Seq1"][0]}),
+            "S1 Seq1: not a list of 2 items: the cam",
+        ),
         ("train", lambda d: d["S1 Seq1"][0]["2"].pop("data_3d"), "camera 2: lacks data_3d"),
         ("train", lambda d: d["S1 Seq1"][0].clear(), "S1 Seq1: lacks 0"),
         ("test", lambda d: d["TS1"].pop("valid"), "TS1: lacks valid"),
@@ -321,7 +325,7 @@ def test_what_is_wrong_with_npz_is_said(file, spoil, message, npz_training, npz_
 
 def test_missing_or_ambiguous_files_are_named(npz_tests, matlab_tests, tmp_path):
     assert npz_tests == matlab_tests
-    with pytest.raises(ValueError, match="Matlab and npz files of the same takes; give one"):
+    with pytest.raises(ValueError, match="Matlab and npz files of the same sequences; give one"):
         dict(mpi_inf_3dhp.read(npz_tests))
     with pytest.raises(FileNotFoundError, match=r"nowhere: has none of S\*/Seq\*/annot.mat"):
         dict(mpi_inf_3dhp.read(tmp_path / "nowhere"))

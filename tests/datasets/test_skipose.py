@@ -318,7 +318,7 @@ def change(folder, key, function):
 @pytest.mark.parametrize(
     ("key", "function", "message"),
     [
-        ("2D", lambda _: None, "lacks 2D .it has subj, seq, cam, frame, 3D, R_cam"),
+        ("2D", lambda _: None, "lacks 2D .it has 3D, R_cam"),
         ("subj", lambda _: None, "lacks subj"),
         ("3D", lambda a: a[:, :48], r"3D: shape \(\d+, 48\), need \(\d+, 51\)"),
         ("2D", lambda a: a[:, :32], r"2D: shape \(\d+, 32\), need \(\d+, 34\)"),
