@@ -88,7 +88,7 @@ def test_suspects_joints_in_the_wrong_order(order):
         confidence=wrong.confidence[:, :, permutation],
     )
     first = examine(wrong).findings[0]
-    assert "bones as no person has them" in first.what
+    assert "bone lengths that no person has" in first.what
     assert first.alarm > 0.6
     assert "names of the joints" in first.remedy
 
@@ -146,13 +146,13 @@ def test_finds_frames_that_too_few_views_saw():
     one(said(spoiled(leave)), "25 % of the frames are seen by fewer than two views")
 
 
-def test_finds_the_joint_that_trembles():
+def test_finds_the_joint_that_jitters():
     def shake(take):
         noise = np.random.default_rng(0).normal(0, 60, (400, 2))
         take.keypoints[:, 1, 13] += noise
 
-    text = one(said(spoiled(shake)), "tremble")
-    assert text.startswith("cam1: l_wrist tremble")
+    text = one(said(spoiled(shake)), "jitter")
+    assert text.startswith("cam1: jitter of l_wrist, up to")
 
 
 @pytest.mark.parametrize(

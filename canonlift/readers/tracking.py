@@ -130,8 +130,8 @@ def _cost(
 
 
 def size(
-    points: Float[np.ndarray, "N J 2"], observed: Bool[np.ndarray, "N J"]
-) -> Float[np.ndarray, " N"]:
+    points: Float[np.ndarray, "*n J 2"], observed: Bool[np.ndarray, "*n J"]
+) -> Float[np.ndarray, "*n"]:
     """Diagonal of the box around the observed joints, at least one pixel."""
     high = np.where(observed[..., None], points, -np.inf).max(-2)
     low = np.where(observed[..., None], points, np.inf).min(-2)
