@@ -96,10 +96,10 @@ def examine(recording: Recording) -> Health:
     Works on any joints and any number of views; checks of joints that the recording does not
     have are left out.
     """
-    observed = recording.confidence > 0
+    observed = np.asarray(recording.confidence > 0)
     points = np.where(observed[..., None], recording.keypoints, np.nan).astype(np.float64)
     scale = _body_size(points, observed)
-    detections = _Detections(recording, observed, points, scale, observed.any(-1))
+    detections = _Detections(recording, observed, points, scale, np.asarray(observed.any(-1)))
     flips = {limbs: _flips(detections, parts) for limbs, parts in LIMBS.items()}
     longest = round(SWAP_S * recording.fps)
     swapped = {limbs: _between(when, longest) for limbs, when in flips.items()}
@@ -291,7 +291,8 @@ def _odd_bones(detections: _Detections) -> Iterator[Finding]:
         if excess > np.log(SIDES_DIFFER):
             odd.append((excess, f"the left {bone} is {left / right:.2f} times the right one"))
     for one, other, low, high in _RATIOS:
-        ratio = np.divide(*(max(_quantile(length[bone], 0.5), 1e-6) for bone in (one, other)))
+        first, second = (max(_quantile(length[bone], 0.5), 1e-6) for bone in (one, other))
+        ratio = first / second
         if ratio < low or ratio > high:
             excess = np.log(max(low / ratio, ratio / high))
             odd.append((0.4 + excess, f"the {one} is {ratio:.2f} times the {other}"))
@@ -389,5 +390,5 @@ def _odd_places(detections: _Detections) -> Iterator[Finding]:
 
 
 def _some(names: Sequence[str], which: Int[np.ndarray, " _"], most: int = 4) -> str:
-    text = ", ".join(names[index] for index in which[:most])
+    text = ", ".join(names[int(index)] for index in which[:most])
     return f"{text} and {len(which) - most} more" if len(which) > most else text

@@ -130,7 +130,7 @@ def test_views_are_named_by_where_they_stand(folder):
         views = [takes[name].views.index(view) for view in take.views]
         assert set(take.views) == {"right", "front-left"}
         np.testing.assert_array_equal(take.pose3d, takes[name].pose3d[:, views])
-    with pytest.raises(ValueError, match=r"soccer0003.npy: no view above; it has back-left, back"):
+    with pytest.raises(ValueError, match=r"S04: no view above; it has back-left, back"):
         dict(sportspose.read(folder, views=("above",)))
 
 

@@ -39,11 +39,11 @@ def need(found: Any, keys: Iterable[object], where: object) -> Mapping[Any, Any]
     return found
 
 
-def items(found: Any, length: int, of: str, where: object) -> Sequence[Any]:
-    """`found`, if it is a list of this length."""
+def items(found: Any, length: int, of: str, where: object) -> list[Any]:
+    """What is in `found`, if that is a list of this length."""
     if not isinstance(found, list | tuple | np.ndarray) or len(found) != length:
         raise ValueError(f"{where}: not a list of {length} {of}")
-    return found
+    return list(found)
 
 
 def numbers(

@@ -243,7 +243,7 @@ def _martinez_cameras(path: Path) -> Cameras:
         view = "".join(chr(int(letter)) for letter in letters)
         subject = name.partition("/")[0].removeprefix("subject")
         # HDF5 has Matlab's arrays transposed; T is where the camera stands.
-        cameras[f"S{subject}/{view}"] = _camera(turn.T, *values, f"{path}, {name}")
+        cameras[f"S{subject}/{view}"] = _camera(f"{path}, {name}", turn.T, *values)
     return cameras
 
 
@@ -274,7 +274,7 @@ def _videopose_cameras(path: Path) -> Cameras:
                     raise ValueError(f"{where}: orientation {turn} is not a unit quaternion")
                 # camera -> world, real part first
                 turn = Rotation.from_quat(np.roll(turn, -1)).as_matrix().T
-                cameras[f"{subject}/{view}"] = _camera(turn, at["translation"], *values, where)
+                cameras[f"{subject}/{view}"] = _camera(where, turn, at["translation"], *values)
     return cameras
 
 
@@ -285,7 +285,7 @@ CAMERA_FILES: Mapping[str, Callable[[Path], Cameras]] = {
 
 
 def _camera(
-    turn: Any, centre_mm: Any, focal: Any, centre: Any, radial: Any, tangential: Any, where: object
+    where: str, turn: Any, centre_mm: Any, focal: Any, centre: Any, radial: Any, tangential: Any
 ) -> Camera:
     turn = rotation(turn, where)
     k1, k2, k3 = vector(radial, 3, where)

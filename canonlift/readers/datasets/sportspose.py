@@ -6,6 +6,7 @@ sees in the videos `CAM0.avi` to `CAM6.avi`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,21 +67,19 @@ def read(
             f"{path}: no clips such as data/indoors/S01/soccer/soccer0003.npy; give the folder "
             "that has data"
         )
-    folder, rig = None, ()
-    for clip in clips:
-        if folder != clip.parents[1]:
-            folder = clip.parents[1]
-            rig = _rig(folder / "calib.pkl", video_size)
+    for folder, clips_here in groupby(clips, key=lambda clip: clip.parents[1]):
+        rig = _rig(folder / "calib.pkl", video_size)
         day, subject = folder.parts[-2:]
         names = VIEWS["indoors until S14" if day == "indoors" and subject <= "S14" else day]
         unknown = [view for view in views if view not in names]
         if unknown:
-            raise ValueError(f"{clip}: no view {', '.join(unknown)}; it has {', '.join(names)}")
+            raise ValueError(f"{folder}: no view {', '.join(unknown)}; it has {', '.join(names)}")
         kept = {name: i for i, name in enumerate(names) if not views or name in views}
         split = next((s for s, subjects in SPLITS.items() if subject in subjects), "train")
         name = f"{subject.lower()}_{day}"
-        recording = _recording(clip, kept, rig, f"sportspose_{name}", detections, layout)
-        yield f"{split}_{name}_{clip.stem}", recording
+        for clip in clips_here:
+            recording = _recording(clip, kept, rig, f"sportspose_{name}", detections, layout)
+            yield f"{split}_{name}_{clip.stem}", recording
 
 
 class Mounted(NamedTuple):
@@ -93,7 +92,8 @@ class Mounted(NamedTuple):
     @property
     def upright_size(self) -> tuple[int, int]:
         """Width and height after turning."""
-        return self.size if self.n_turns % 2 == 0 else self.size[::-1]
+        width, height = self.size
+        return (width, height) if self.n_turns % 2 == 0 else (height, width)
 
     def see(self, world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Poses in camera axes and their images in pixels, both upright."""

@@ -48,7 +48,7 @@ def detected(
         image_size: width and height per view.
         where: the file to name in errors.
     """
-    observed = np.isfinite(keypoints).all(axis=-1)
+    observed = np.isfinite(keypoints.sum(axis=-1))
     score = keypoints[..., 2] if keypoints.shape[-1] == 3 else np.ones_like(keypoints[..., 0])
     for index, view in enumerate(views):
         middle = np.median(score[:, index][observed[:, index]]) if observed[:, index].any() else 0
@@ -94,8 +94,8 @@ def with_truth(
     if recording.image_size is not None:
         # NaN lies behind the camera, and so not inside
         image = recording.image_size[:, None]
-        inside = ((keypoints_true >= 0) & (keypoints_true <= image)).all(axis=-1)
-        inside = inside[np.isfinite(pose3d).all(axis=-1)]
+        within = (keypoints_true >= 0) & (keypoints_true <= image)
+        inside = (within[..., 0] & within[..., 1])[np.isfinite(pose3d.sum(axis=-1))]
         if inside.size and inside.mean() < 0.5:
             raise ValueError(
                 f"{where}: {100 * inside.mean():.0f} % of the true joints lie inside of the "

@@ -122,10 +122,10 @@ class _Dtype:
         """The data type that `dtype` stands for."""
         if type(dtype) is not _Dtype:
             raise TypeError(f"data type {dtype!r}")
-        found = np.dtype(dtype._code)
-        if found.kind not in "biufcSUO":
-            raise TypeError(f"data type {found}")
-        return found.newbyteorder(dtype._order)
+        found, order = np.dtype(dtype._code), dtype._order
+        if found.kind not in "biufcSUO" or order not in ("<", ">", "=", "|"):
+            raise TypeError(f"data type {order}{found}")
+        return found.newbyteorder(order)
 
 
 class _Array(np.ndarray):
@@ -138,7 +138,7 @@ class _Array(np.ndarray):
         right = list if dtype.hasobject else bytes
         if type(data) is not right or len(data) != size or min(shape, default=0) < 0:
             raise ValueError(f"{dtype} {shape} does not fit the data")
-        super().__setstate__((1, shape, dtype, bool(fortran), data))
+        super().__setstate__((1, shape, dtype, fortran, data))
 
 
 def _empty_array(*_: Any) -> np.ndarray:
@@ -150,7 +150,7 @@ def _from_buffer(
     buffer: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None
 ) -> np.ndarray:
     array = np.frombuffer(buffer, _Dtype.real(dtype))
-    if order == "K" and axis_order is not None:
+    if axis_order is not None:
         return array.reshape(shape).transpose(axis_order)
     return array.reshape(shape, order=order)
 
