@@ -55,7 +55,7 @@ def network():
     return skeleton_morphing.fit(list(takes("train")), steps=400, width=128)
 
 
-def test_learns_another_definition_of_joints_for_people_it_has_not_seen(network):
+def test_learns_another_definition_of_joints_for_people_outside_the_training_set(network):
     (test,) = takes("test")
     assert error(test) > 0.009  # of the person's size, on average over 17 joints
     assert error(skeleton_morphing.apply(network, test)) < error(test) / 3
@@ -93,7 +93,7 @@ def test_untrained_it_is_the_identity():
     np.testing.assert_allclose(found.keypoints, test.keypoints, atol=1e-3)
 
 
-def test_blunders_of_the_detector_are_no_definition():
+def test_joints_of_low_confidence_count_less():
     """Unsure joints that are far off pull less, in proportion to their confidence."""
     generator = np.random.default_rng(0)
     parts = []
@@ -107,7 +107,7 @@ def test_blunders_of_the_detector_are_no_definition():
     assert error(found) < 0.7 * error(test)
 
 
-def test_never_sees_a_third_dimension():
+def test_does_not_depend_on_3d_truth():
     blind = [replace(take, pose3d=take.pose3d * np.nan) for take in takes("train")]
     again = skeleton_morphing.fit(blind, steps=5, width=128)
     other = skeleton_morphing.fit(list(takes("train")), steps=5, width=128)
@@ -115,7 +115,7 @@ def test_never_sees_a_third_dimension():
         assert torch.equal(one, two)
 
 
-def test_comes_back_from_disk_as_it_was(network, tmp_path):
+def test_save_and_load_keep_the_network(network, tmp_path):
     (test,) = takes("test")
     skeleton_morphing.save(network, tmp_path / "morphing.pt")
     found = skeleton_morphing.apply(skeleton_morphing.load(tmp_path / "morphing.pt"), test)
@@ -124,7 +124,7 @@ def test_comes_back_from_disk_as_it_was(network, tmp_path):
     )
 
 
-def test_refuses_what_it_cannot_learn_from_or_serve(network):
+def test_refuses_recordings_without_truth_or_on_another_skeleton(network):
     (test,) = takes("test")
     with pytest.raises(ValueError, match="all with keypoints_true; got 2 recordings on 1 skel"):
         skeleton_morphing.fit([test, replace(test, keypoints_true=None)])
