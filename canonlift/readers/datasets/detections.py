@@ -1,7 +1,7 @@
 """What AlphaPose, MMPose and RTMPose write, image by image."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,12 @@ def joints_of(
             f"{', '.join(f'{n} ({name})' for n, name in BY_COUNT.items())}, or name the layout"
         )
     return named_layout(name, where)
+
+
+def rows(people: Mapping[Any, np.ndarray], keys: Sequence[Any], n_joints: int) -> np.ndarray:
+    """The people at these keys, (N, joints, 3); NaN where there is none."""
+    nobody = np.full((n_joints, 3), np.nan, dtype=np.float32)
+    return np.stack([people.get(key, nobody) for key in keys])
 
 
 def _people(path: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from canonlift.data.recording import Recording
 from canonlift.readers.datasets.checks import integers, numbers, read_h5
-from canonlift.readers.datasets.detections import by_image, joints_of
+from canonlift.readers.datasets.detections import by_image, joints_of, rows
 from canonlift.readers.datasets.to_recording import detected, with_truth
 
 SPLITS = ("train", "test")
@@ -87,7 +87,7 @@ def _detections(path: Path, layout: str | None) -> _Detections:
     return _Detections(path, joints_of(people, layout, path), by_parts)
 
 
-def _rows(
+def _detected(
     detections: _Detections, split: str, ids: Mapping[str, np.ndarray]
 ) -> Float[np.ndarray, "N J 3"]:
     """One person per row of the labels; NaN where none was detected."""
@@ -96,14 +96,13 @@ def _rows(
         for seq, cam, frame in zip(ids["seq"], ids["cam"], ids["frame"], strict=True)
     ]
     where, joints, people = detections
-    nobody = np.full((len(joints), 3), np.nan, dtype=np.float32)
-    found = [people.get((split, *name), people.get(name)) for name in names]
-    if all(person is None for person in found):
+    keys = [(split, *name) if (split, *name) in people else name for name in names]
+    if people.keys().isdisjoint(keys):
         raise ValueError(
             f"{where}: has none of the {len(names)} {split} images, such as "
             f"{'/'.join(names[0])}; it has {'/'.join(next(iter(people)))}"
         )
-    return np.stack([nobody if person is None else person for person in found])
+    return rows(people, keys, len(joints))
 
 
 def _read_split(
@@ -127,19 +126,19 @@ def _read_split(
     where, joints, seen = file, tuple(JOINTS.values()), true
     if detections is not None:
         where, joints = detections[:2]
-        seen = _rows(detections, split, ids)
+        seen = _detected(detections, split, ids)
     cameras = np.unique(ids["cam"])
     for subject, sequence in sorted(set(zip(ids["subj"], ids["seq"], strict=True))):
         name = f"{split}_s{subject}_seq{sequence:03d}"
-        rows = np.flatnonzero((ids["subj"] == subject) & (ids["seq"] == sequence))
-        frames, frame = np.unique(ids["frame"][rows], return_inverse=True)
-        view = np.searchsorted(cameras, ids["cam"][rows])
-        if len(set(zip(frame, view, strict=True))) != len(rows):
+        here = np.flatnonzero((ids["subj"] == subject) & (ids["seq"] == sequence))
+        frames, frame = np.unique(ids["frame"][here], return_inverse=True)
+        view = np.searchsorted(cameras, ids["cam"][here])
+        if len(set(zip(frame, view, strict=True))) != len(here):
             raise ValueError(f"{file}: {name} has two rows for one image; fetch it again")
         grids = []  # by frame and view; NaN where there is no row
         for values in (seen, pose, true):
             grid = np.full((len(frames), len(cameras), *values.shape[1:]), np.nan, np.float32)
-            grid[frame, view] = values[rows]
+            grid[frame, view] = values[here]
             grids.append(grid)
         views = [f"cam_{camera:02d}" for camera in cameras]
         size = [(CROP_PX, CROP_PX)] * len(views)

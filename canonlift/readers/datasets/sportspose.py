@@ -16,8 +16,8 @@ from canonlift.body.skeleton import COCO17
 from canonlift.data.recording import Recording
 from canonlift.readers.datasets.cameras import Camera
 from canonlift.readers.datasets.checks import integers, items, need, numbers, rotation, vector
-from canonlift.readers.datasets.detections import by_frame, joints_of
-from canonlift.readers.datasets.to_recording import detected, stack_views, with_truth
+from canonlift.readers.datasets.detections import by_frame, joints_of, rows
+from canonlift.readers.datasets.to_recording import detected, with_truth
 from canonlift.readers.datasets.unpickle import load_npy, load_pickle
 
 FPS = 90.0
@@ -165,19 +165,17 @@ def _detections(
     need(timing, ("video_path", "video_index"), file)
     folder = folder.joinpath(*map(str, np.ravel(np.array(timing["video_path"], object))))
     files = {camera: folder / f"CAM{camera}.json" for camera in cameras}
-    people = {camera: by_frame(f) for camera, f in files.items() if f.is_file()}
-    if not people:
+    if not any(file.is_file() for file in files.values()):
         raise FileNotFoundError(
             f"{folder}: none of the detections {', '.join(f.name for f in files.values())}"
         )
-    everybody = {(c, f): person for c, found in people.items() for f, person in found.items()}
-    joints = joints_of(everybody, layout, folder)
-    nobody = np.full((len(joints), 3), np.nan, dtype=np.float32)
+    people = {
+        (camera, frame): person
+        for camera, results in files.items()
+        if results.is_file()
+        for frame, person in by_frame(results).items()
+    }
+    joints = joints_of(people, layout, folder)
     frames = integers(timing["video_index"], (N_CAMERAS, n_frames), f"{file}, video_index")
-    views = [
-        np.stack([people[camera].get(frame, nobody) for frame in frames[camera]])
-        if camera in people
-        else None
-        for camera in cameras
-    ]
-    return stack_views(views, folder), joints
+    keys = [[(camera, frame) for frame in frames[camera].tolist()] for camera in cameras]
+    return np.stack([rows(people, of_view, len(joints)) for of_view in keys], axis=1), joints
