@@ -12,9 +12,9 @@ from canonlift.body import skeleton
 from canonlift.cli import convert
 from canonlift.cli.main import main
 from canonlift.data.recording import load, save
-from canonlift.readers import morphing
+from canonlift.readers import skeleton_morphing
 from canonlift.readers.convert import convert as convert_cameras
-from canonlift.readers.datasets.table import DATA_SETS
+from canonlift.readers.datasets.registry import DATA_SETS
 from canonlift.readers.detectors.assemble import Options, read
 from canonlift.readers.detectors.formats import READERS
 from canonlift.simulation.detector import DetectorConfig
@@ -122,7 +122,7 @@ def test_morphing_learns_from_pairs_and_says_so_in_what_it_writes(tmp_path, caps
     assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == names
     seen, moved = (load(tmp_path / folder / "test_00.npz") for folder in ("seen", "moved"))
     pairs = [load(tmp_path / "seen" / name) for name in names[1:]]
-    expected = morphing.apply(morphing.fit(pairs, steps=5), seen)
+    expected = skeleton_morphing.apply(skeleton_morphing.fit(pairs, steps=5), seen)
     np.testing.assert_array_equal(moved.keypoints, expected.keypoints)
     assert not np.allclose(moved.keypoints, seen.keypoints, equal_nan=True)
     assert (seen.processing, moved.processing) == ("", "morphed by a network from paired 2D")

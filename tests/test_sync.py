@@ -1,4 +1,4 @@
-"""Offsets between views: found where the motion says them, refused where it does not."""
+"""Offsets between views: found where the motion determines them, refused where it does not."""
 
 from dataclasses import replace
 
@@ -72,7 +72,7 @@ def test_is_exact_where_detections_are(n_views):
     assert not found.ambiguous
 
 
-def test_errors_are_as_large_as_said():
+def test_standard_errors_match_the_actual_errors():
     scores = []
     for seed in range(4):
         found = synchronise.estimate(filmed(waves(seed), OFFSETS, 8.0, 0.03, seed), 3.0)
@@ -81,7 +81,7 @@ def test_errors_are_as_large_as_said():
     assert 0.4 < np.std(scores) < 2.5
 
 
-def test_joints_that_err_alike_make_nothing_surer():
+def test_copies_of_a_joint_do_not_lower_the_standard_error():
     """Four times the same joints: the same offsets, known as well as before."""
     once = filmed(waves(), OFFSETS, 8.0, 0.03)
     names = tuple(f"joint{j}" for j in range(4 * N_JOINTS))
@@ -96,7 +96,7 @@ def test_joints_that_err_alike_make_nothing_surer():
     np.testing.assert_allclose(other.error_s, one.error_s, rtol=0.02)
 
 
-def test_cameras_may_stand_turn_and_pan_as_they_like():
+def test_rotation_zoom_and_pan_of_the_cameras_make_no_difference():
     plain = filmed(waves(), noise=0.02)
     turned = plain.keypoints.copy()
     turned[:, 1] = 3.0 * turned[:, 1, :, ::-1] * [1, -1]
@@ -140,7 +140,7 @@ def test_outliers_gaps_and_swaps_do_no_harm():
     assert not found.ambiguous
 
 
-def test_lifted_poses_say_it_too():
+def test_finds_the_offsets_of_lifted_poses_too():
     at, g = waves(), np.random.default_rng(0)
     time = 20 + np.arange(240) / FPS
     turns = [np.linalg.qr(g.normal(size=(3, 3)))[0] for _ in OFFSETS]
@@ -164,7 +164,7 @@ def test_the_consistency_of_true_poses_finds_the_offsets_too():
 
 
 @pytest.mark.parametrize("n_views", [2, 4])
-def test_simulated_films_are_brought_together(n_views):
+def test_simulated_recordings_are_synchronised(n_views):
     """Perspective, cameras that follow, a detector that errs: the whole way, and back in step."""
     starts = (0.0, 0.517, -0.741, 1.203)[:n_views]
     cameras = CameraConfig(n_views=n_views, starts_s=starts)
@@ -196,7 +196,7 @@ def test_refuses_motion_that_repeats_itself():
     assert "1.10 s" in text or "2.20 s" in text
 
 
-def test_says_which_view_may_be_elsewhere_and_where():
+def test_names_the_view_that_is_ambiguous_and_its_other_offset():
     """The middle view saw one of two rounds: it may be the other, three seconds later."""
     recording = filmed(waves(period_s=3.0), (0.0, 0.0, 0.0), seconds=6.0, noise=0.01)
     mask = np.zeros((180, 3, 1), bool)
@@ -223,7 +223,7 @@ def test_refuses_offsets_beyond_its_reach():
     refused(filmed(waves(1), (0.0, 2.5)), longest_s=1.0)
 
 
-def test_names_the_view_that_saw_nothing():
+def test_names_the_view_without_detections():
     mask = np.zeros((3, N_JOINTS), bool)
     mask[1] = True
     found = synchronise.estimate(hidden(filmed(waves()), mask), 3.0)
@@ -240,7 +240,7 @@ def test_a_few_frames_are_refused_not_fatal(n_frames):
     refused(replace(recording, **short))
 
 
-def test_one_view_alone_is_in_step_with_itself():
+def test_one_view_alone_has_offset_0():
     found = synchronise.estimate(filmed(waves(), (0.0,)))
     assert found.offset_s.tolist() == [0.0]
     assert not found.ambiguous
@@ -269,7 +269,7 @@ def test_whole_frames_are_moved_and_nothing_else():
         assert np.isnan(moved.keypoints[unseen, view]).all()
 
 
-def test_between_frames_it_is_as_sure_as_the_less_sure():
+def test_between_frames_the_lower_confidence_counts():
     g = np.random.default_rng(0)
     recording = filmed(waves(), (0.0, 0.0))
     confidence = g.uniform(0.1, 1, recording.confidence.shape).astype(np.float32)

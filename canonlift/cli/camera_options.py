@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from canonlift.readers.datasets.table import Options as DataSetOptions
+from canonlift.readers.datasets.registry import Options as DataSetOptions
 from canonlift.readers.detectors.assemble import Options
 from canonlift.readers.detectors.layouts import LAYOUTS
 from canonlift.readers.detectors.scores import RULES

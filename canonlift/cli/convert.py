@@ -31,9 +31,9 @@ from canonlift.data.frames import expand, read_one
 from canonlift.data.recording import Recording, save
 from canonlift.output.figures.health import draw_health
 from canonlift.output.figures.synchrony import draw_synchrony
-from canonlift.readers import morphing
+from canonlift.readers import skeleton_morphing
 from canonlift.readers.convert import convert_with_account
-from canonlift.readers.datasets.table import DATA_SETS, DataSet
+from canonlift.readers.datasets.registry import DATA_SETS, DataSet
 from canonlift.readers.detectors.formats import READERS
 from canonlift.readers.health import examine
 from canonlift.readers.synchronise import Synchrony
@@ -148,9 +148,9 @@ def morph(args: argparse.Namespace) -> None:
         print(f"learning from the paired 2D of {len(pairs)} recordings", flush=True)
         if tests := [path.name for path in pairs if path.name.startswith("test")]:
             print(f"WARNING: learning from {', '.join(tests)}; errors on these will mean little")
-        network = morphing.fit([read_one(path, joints) for path in pairs], args.steps)
+        network = skeleton_morphing.fit([read_one(path, joints) for path in pairs], args.steps)
         for path in paths:
-            yield path.stem, morphing.apply(network, read_one(path, joints))
+            yield path.stem, skeleton_morphing.apply(network, read_one(path, joints))
 
     write_recordings(moved(), args.out, args.overwrite)
 

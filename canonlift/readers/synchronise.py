@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
-from scipy.fft import irfft, next_fast_len, rfft
 from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 from scipy.stats import t as student
 
@@ -26,17 +25,19 @@ from canonlift.data.recording import Recording
 SMOOTH_S = 0.05  # standard deviation of the Gaussian that velocities are measured with
 FASTEST = 4.0  # multiples of a view's median speed; what is faster is mostly an error
 WINDOW_S = 5.0  # over which cameras keep their rotations relative to each other
-RIVAL_S = 0.2  # offsets at least this far from the best one compete with it
-VAGUE_S = 0.05  # standard error from which on an offset is of no use
+RIVAL_S = 0.2  # offsets at least this far from the best one are tested against it
+VAGUE_S = 0.05  # standard error above which an offset is of no use
 SURE = 0.98  # confidence from which on offsets are used
+
+
+Pairs = tuple[tuple[int, int], ...]  # of views
 
 
 @dataclass(frozen=True, eq=False)
 class Synchrony:
-    """When each view of a recording started, and how far to trust it.
+    """When each view of a recording started.
 
-    What a view shows in its frame t happened `t / fps + offset_s` seconds after the first
-    view's frame 0.
+    Frame t of a view was filmed `t / fps + offset_s` seconds after frame 0 of the first view.
     """
 
     views: tuple[str, ...]
@@ -45,8 +46,8 @@ class Synchrony:
     confidence: float  # in [0, 1]: that no offset is a false peak
     doubts: tuple[str, ...]  # why not to use it, and what to do; empty: use it
     lag_s: Float[np.ndarray, " L"]
-    curves: Float[np.ndarray, "P L"]  # of each pair: share of motion in common, were it this late
-    pairs: tuple[tuple[int, int], ...]  # views of each curve
+    curves: Float[np.ndarray, "P L"]  # per pair and lag: the share of motion in common
+    pairs: Pairs  # views of each curve
 
     @property
     def ambiguous(self) -> bool:
@@ -58,7 +59,7 @@ class Synchrony:
         rows = zip(self.views, self.offset_s, self.error_s, strict=True)
         found = [
             f"{view}: started {abs(offset):.3f} s {'later' if offset >= 0 else 'earlier'} than "
-            f"{self.views[0]}, give or take {max(1000 * error, 1):.0f} ms"
+            f"{self.views[0]}, standard error {max(1000 * error, 1):.0f} ms"
             for view, offset, error in list(rows)[1:]
             if np.isfinite(error)
         ]
@@ -66,12 +67,10 @@ class Synchrony:
 
 
 class _Motion(NamedTuple):
-    """Velocity of the joints relative to the body, and its derivatives by frames."""
-
-    velocity: Float[np.ndarray, "T V J D"]
-    second: Float[np.ndarray, "T V J D"]
+    velocity: Float[np.ndarray, "T V J D"]  # of the joints relative to the body, per frame
+    second: Float[np.ndarray, "T V J D"]  # derivatives of the positions
     third: Float[np.ndarray, "T V J D"]
-    say: Float[np.ndarray, "T V J"]
+    weight: Float[np.ndarray, "T V J"]
 
 
 def estimate(
@@ -81,8 +80,9 @@ def estimate(
 ) -> Synchrony:
     """Find a constant offset per view, to a fraction of a frame.
 
-    Never raises over what was filmed: a recording that does not say enough (periodic or too
-    little motion, views that share nothing) is `ambiguous`, and says why.
+    A recording from which no offsets can be found (periodic or too little motion, views that
+    have nothing in common) raises nothing: the result is `ambiguous`, and its `doubts` give the
+    reasons.
 
     Args:
         recording: detections of one person, in any number of views.
@@ -122,12 +122,9 @@ def estimate(
 def apply(recording: Recording, offset_s: Sequence[float] | Float[np.ndarray, " V"]) -> Recording:
     """The recording with every view resampled to the frames of the first.
 
-    Between two frames, keypoints are interpolated where both observed the joint, and as sure as
-    the less sure; a view is unobserved before it started and after it ended. Truth is resampled
-    with the view that it belongs to.
-
-    Raises:
-        ValueError: if there is not one finite offset per view.
+    Between two frames, keypoints are interpolated where both observe the joint, with the lower of
+    the two confidences; a view is unobserved before it started and after it ended. Ground truth
+    is resampled with its view. ValueError if there is not one finite offset per view.
     """
     offset = np.asarray(offset_s, dtype=np.float64)
     if offset.shape != (len(recording.views),) or not np.isfinite(offset).all():
@@ -144,28 +141,22 @@ def apply(recording: Recording, offset_s: Sequence[float] | Float[np.ndarray, " 
     part = (source - before)[..., None, None]
     view = np.arange(len(offset))
 
-    def between(points: np.ndarray | None) -> np.ndarray | None:
-        if points is None:
-            return None
-        first, second = points[before, view], points[after, view]
-        mixed = np.where(part == 0, first, (1 - part) * first + part * second)
-        return np.where(filmed[..., None, None], mixed, np.nan).astype(np.float32)
-
     confidence = recording.confidence
     confidence = np.minimum(confidence[before, view], confidence[after, view]) * filmed[..., None]
-    return replace(
-        recording,
-        keypoints=between(recording.keypoints),
-        confidence=confidence.astype(np.float32),
-        pose3d=between(recording.pose3d),
-        keypoints_true=between(recording.keypoints_true),
-    )
+    arrays = {"confidence": confidence.astype(np.float32)}
+    for name in ("keypoints", "pose3d", "keypoints_true"):
+        points = getattr(recording, name)
+        if points is not None:
+            first, second = points[before, view], points[after, view]
+            mixed = np.where(part == 0, first, (1 - part) * first + part * second)
+            arrays[name] = np.where(filmed[..., None, None], mixed, np.nan).astype(np.float32)
+    return replace(recording, **arrays)
 
 
 def _motion(
     points: Float[np.ndarray, "T V J D"], confidence: Float[np.ndarray, "T V J"], fps: float
 ) -> _Motion:
-    """Velocities without the camera's pan and zoom; what is near a gap has no say."""
+    """Velocities without the camera's pan and zoom; weight 0 near gaps."""
     seen = (confidence > 0) & np.isfinite(points).all(-1)
     points = _filled(points, seen)
     often = (seen.mean(0) > 0.3).all(0)  # a body that every view sees: no joints come and go
@@ -176,53 +167,48 @@ def _motion(
     points = points / np.maximum(size, 1e-9)[..., None, None]
 
     smooth = max(SMOOTH_S * fps, 1.0)
-    say = minimum_filter1d(np.where(seen, confidence, 0.0), 2 * round(smooth) + 1, axis=0)
+    weight = minimum_filter1d(np.where(seen, confidence, 0.0), 2 * round(smooth) + 1, axis=0)
     velocity, second, third = (
         gaussian_filter1d(points, smooth, axis=0, order=order, mode="nearest")
         for order in (1, 2, 3)
     )
     speed = np.linalg.norm(velocity, axis=-1)
-    known = np.where(say > 0, speed, np.nan).transpose(1, 0, 2).reshape(speed.shape[1], -1)
-    usual = np.array([np.nanmedian(view) if np.isfinite(view).any() else 0.0 for view in known])
+    views = zip(speed.swapaxes(0, 1), (weight > 0).swapaxes(0, 1), strict=True)
+    usual = np.array([np.median(view[known]) if known.any() else 0.0 for view, known in views])
     fast = speed / np.maximum(FASTEST * usual[:, None], 1e-12)
-    return _Motion(velocity, second, third, say / np.maximum(fast, 1.0))
+    return _Motion(velocity, second, third, weight / np.maximum(fast, 1.0))
 
 
 def _filled(
     points: Float[np.ndarray, "T V J D"], seen: Bool[np.ndarray, "T V J"]
 ) -> Float[np.ndarray, "T V J D"]:
     """Tracks with straight lines across their gaps; 0 where a joint was never seen."""
-    last = len(points) - 1
-    time = np.arange(len(points))[:, None, None]
-    before = np.maximum.accumulate(np.where(seen, time, -1))
-    after = np.minimum.accumulate(np.where(seen, time, last + 1)[::-1])[::-1]
-    before, after = np.where(before < 0, after, before), np.where(after > last, before, after)
-    part = (time - before) / np.maximum(after - before, 1)
-    known = np.where(seen[..., None], points, 0.0).astype(np.float64)
-    first, second = (
-        np.take_along_axis(known, end.clip(0, last)[..., None], axis=0) for end in (before, after)
-    )
-    return first + part[..., None] * (second - first)
+    filled = np.zeros(points.shape)
+    for view, joint, axis in np.ndindex(points.shape[1:]):
+        known = np.flatnonzero(seen[:, view, joint])
+        if len(known):
+            track = points[known, view, joint, axis]
+            filled[:, view, joint, axis] = np.interp(np.arange(len(points)), known, track)
+    return filled
 
 
 def _evidence(
-    motion: _Motion, pairs: tuple[tuple[int, int], ...], longest: int, block: int
+    motion: _Motion, pairs: Pairs, longest: int, block: int
 ) -> tuple[Float[np.ndarray, "N P L"], Float[np.ndarray, " P"]]:
-    """How much more likely motions in common are, in each block of time, than separate ones.
+    """Log likelihood ratio of common and separate motion, per block of time, pair and lag.
 
-    Log likelihood ratio of Gaussians with and without correlation, at each offset: the sum of
-    -1/2 log(1 - r^2) over the canonical correlations r of the two views' velocities. That is blind
-    to how the cameras stand. Second, how much was compared of each pair: joints times frames,
-    weighted by confidence.
+    Of Gaussians with and without correlation, the sum of -1/2 log(1 - r^2) over the canonical
+    correlations r of the two views' velocities, which do not depend on the cameras' rotations.
+    Second, how much was compared of each pair: the sum of weights over joints and frames.
     """
-    velocity, say = motion.velocity, motion.say
+    velocity = motion.velocity
     n_axes = velocity.shape[-1]
     n_lags = 2 * longest + 1
-    size = next_fast_len(block + 2 * longest, real=True)
+    size = -(-(block + 2 * longest) // 64) * 64  # a multiple of 64 is transformed fast
     row, column = np.triu_indices(n_axes)
     square = velocity[..., row] * velocity[..., column]
     ones = np.ones_like(velocity[..., :1])
-    parts = say[..., None] * np.concatenate([ones, velocity, square], axis=-1)
+    parts = motion.weight[..., None] * np.concatenate([ones, velocity, square], axis=-1)
     parts = np.pad(parts, ((longest, longest + block), (0, 0), (0, 0), (0, 0)))
     one, flow, squares = slice(0, 1), slice(1, 1 + n_axes), slice(1 + n_axes, None)
     left, right = np.array(pairs, dtype=int).reshape(-1, 2).T
@@ -232,8 +218,8 @@ def _evidence(
     compared = np.zeros(len(pairs))
     for index in range(len(evidence)):
         start = index * block
-        near = rfft(parts[start + longest : start + longest + block], size, axis=0).conj()
-        wide = rfft(parts[start : start + block + 2 * longest], size, axis=0)
+        near = np.fft.rfft(parts[start + longest : start + longest + block], size, axis=0).conj()
+        wide = np.fft.rfft(parts[start : start + block + 2 * longest], size, axis=0)
         near, wide = near[:, left], wide[:, right]
 
         common, cross, first, second = (
@@ -254,12 +240,12 @@ def _evidence(
 def _lagged(
     near: Complex[np.ndarray, "F P J R"], wide: Complex[np.ndarray, "F P J C"], size: int
 ) -> Float[np.ndarray, "P L R C"]:
-    """Sums of products over all joints and frames, of conjugate and plain spectra."""
-    return np.moveaxis(irfft(np.einsum("fpjr,fpjc->fprc", near, wide), size, axis=0), 0, 1)
+    """Cross-correlations summed over joints, of a conjugate and a plain spectrum."""
+    return np.moveaxis(np.fft.irfft(np.einsum("fpjr,fpjc->fprc", near, wide), size, axis=0), 0, 1)
 
 
 def _symmetric(triangle: Float[np.ndarray, "P L E"], n: int) -> Float[np.ndarray, "P L n n"]:
-    """Positive definite matrices, of their upper triangles."""
+    """Positive definite matrices, made of their upper triangles."""
     row, column = np.triu_indices(n)
     matrix = np.empty((*triangle.shape[:-1], n, n))
     matrix[..., row, column] = matrix[..., column, row] = triangle
@@ -268,12 +254,12 @@ def _symmetric(triangle: Float[np.ndarray, "P L E"], n: int) -> Float[np.ndarray
 
 
 def _best_together(
-    total: Float[np.ndarray, "P L"], pairs: tuple[tuple[int, int], ...], n_views: int
+    total: Float[np.ndarray, "P L"], pairs: Pairs, n_views: int
 ) -> Int[np.ndarray, " V"]:
-    """Offsets in whole frames that all pairs together agree on best; 0 for the first view.
+    """Offsets in whole frames with the greatest sum over all pairs; 0 for the first view.
 
-    Each view in turn is put where it agrees best with all others, from as many starts as there
-    are views: everything where it agrees best with one of them.
+    Each view in turn is set to its best offset given all others, starting once for each view from
+    the best offsets relative to that one.
     """
     longest = total.shape[1] // 2
     curve = np.zeros((n_views, n_views, total.shape[1]))  # [a, b]: by how much later b is than a
@@ -298,11 +284,19 @@ def _best_together(
     return best
 
 
+class _Rival(NamedTuple):
+    """Other offsets that might be the true ones."""
+
+    confidence: float  # that they are not
+    moved: tuple[int, ...]  # the views that would start later
+    frames: int  # by so many frames; negative: earlier
+
+
 def _doubts(
     recording: Recording,
     frames: Int[np.ndarray, " V"],
     error: Float[np.ndarray, " V"],
-    rival: "_Rival",
+    rival: _Rival,
     longest: int,
 ) -> Iterator[str]:
     """Why the offsets should not be used, and what to do."""
@@ -326,25 +320,17 @@ def _doubts(
         )
 
 
-class _Rival(NamedTuple):
-    """Other offsets that might be the true ones."""
-
-    confidence: float  # that they are not
-    moved: tuple[int, ...]  # views that start later or earlier by
-    frames: int
-
-
 def _strongest_rival(
     evidence: Float[np.ndarray, "N P L"],
-    pairs: tuple[tuple[int, int], ...],
+    pairs: Pairs,
     frames: Int[np.ndarray, " V"],
     margin: int,
 ) -> _Rival:
     """The offsets, at least `margin` frames from those found, that are hardest to exclude.
 
-    The views are split in two in every way, and one part is moved against the other. Were both
-    offsets equally good, the evidence for one would be above that for the other in as many blocks
-    of time as below; how sure the mean lead is, Student's t says.
+    The views are split in two in every way, and one part is moved against the other. The lead of
+    the offsets found is the difference in evidence; that its mean over the blocks of time is
+    positive has the confidence of a Student's t test.
     """
     n_blocks, _, n_lags = evidence.shape
     n_views, longest = len(frames), n_lags // 2
@@ -371,96 +357,107 @@ def _strongest_rival(
     return strongest
 
 
-class _Slopes(NamedTuple):
-    """Of half the squared misfit of two views over their lag, for frames of the first view."""
-
-    time: Int[np.ndarray, " N"]
-    pull: Float[np.ndarray, " N"]  # towards a larger lag
-    bend: Float[np.ndarray, " N"]  # curvature where nothing is wrong
-    bend_robust: Float[np.ndarray, " N"]  # less what outliers take from it
-
-
 def _refined(
-    motion: _Motion,
-    pairs: tuple[tuple[int, int], ...],
-    frames: Int[np.ndarray, " V"],
-    fps: float,
-    rounds: int = 8,
+    motion: _Motion, pairs: Pairs, frames: Int[np.ndarray, " V"], fps: float
 ) -> tuple[Float[np.ndarray, " V"], Float[np.ndarray, " V"]]:
     """Offsets in frames at which each two views fit one 3D motion best, and standard errors.
 
-    Newton's method over all pairs together. The errors follow from how much one second of the
-    recording disagrees with the next.
+    Newton's method over all pairs together. The errors follow from how much the gradient differs
+    from one second of the recording to the next.
     """
-    n_views, window = len(frames), round(WINDOW_S * fps)
     offset = frames.astype(np.float64)
-    for turn in range(rounds):
-        bends = np.zeros((2, n_views, n_views))
-        pulls = np.zeros((int(2 * len(motion.say) / fps) + 2, n_views))
-        for a, b in pairs:
-            slopes = _misfit(motion, a, b, offset[b] - offset[a], window)
-            for bend, part in zip(bends, (slopes.bend, slopes.bend_robust), strict=True):
-                bend[np.ix_((a, b), (a, b))] += part.sum() * np.array([[1, -1], [-1, 1]])
-            second = ((slopes.time + offset[a] - offset.min()) / fps).astype(int)
-            np.add.at(pulls[:, b], second, slopes.pull)
-            np.add.at(pulls[:, a], second, -slopes.pull)
-        inverse = np.zeros_like(bends)
-        inverse[:, 1:, 1:] = np.linalg.pinv(bends[:, 1:, 1:], hermitian=True)
+    gradient, curvature, inverse = _normal_equations(motion, pairs, offset, fps)
+    for iteration in range(8):
         # The robust curvature holds near the minimum only.
-        step = np.clip(inverse[int(turn >= 3)] @ pulls.sum(0), -0.5, 0.5)
+        step = np.clip(-inverse[int(iteration >= 3)] @ gradient.sum(0), -0.5, 0.5)
         offset = offset + step
         if np.abs(step).max() < 1e-3:
             break
-    known = (bends[0].diagonal() > 0) & (bends[0, 0, 0] > 0)
-    variance = (inverse[1] @ (pulls.T @ pulls) @ inverse[1]).diagonal()
-    error = np.where(known, np.sqrt(variance.clip(0.0)), np.inf)
+        gradient, curvature, inverse = _normal_equations(motion, pairs, offset, fps)
+    compared = curvature[0].diagonal() > 0
+    variance = (inverse[1] @ (gradient.T @ gradient) @ inverse[1]).diagonal()
+    error = np.where(compared & compared[0], np.sqrt(variance.clip(0.0)), np.inf)
     return offset, np.append(0.0, error[1:])
 
 
-def _misfit(motion: _Motion, a: int, b: int, lag: float, window: int) -> _Slopes:
-    """How badly two views fit one 3D motion if the second starts `lag` frames later.
+def _normal_equations(
+    motion: _Motion, pairs: Pairs, offset: Float[np.ndarray, " V"], fps: float
+) -> tuple[Float[np.ndarray, "S V"], Float[np.ndarray, "2 V V"], Float[np.ndarray, "2 V V"]]:
+    """Gradient per second of the recording, curvature (plain, robust) and its pseudo-inverse."""
+    curvature = np.zeros((2, len(offset), len(offset)))
+    gradient = np.zeros((int(2 * len(motion.weight) / fps) + 2, len(offset)))
+    window = round(WINDOW_S * fps)
+    for a, b in pairs:
+        time, (slope, *of_pair) = _derivatives(motion, a, b, offset[b] - offset[a], window)
+        total = np.sum(of_pair, axis=-1)[:, None, None]
+        curvature[:, [[a], [b]], [a, b]] += total * np.array([[1, -1], [-1, 1]])
+        second = ((time + offset[a] - offset.min()) / fps).astype(int)
+        np.add.at(gradient[:, b], second, slope)
+        np.add.at(gradient[:, a], second, -slope)
+    inverse = np.zeros_like(curvature)  # the first view's offset is fixed
+    inverse[:, 1:, 1:] = np.linalg.pinv(curvature[:, 1:, 1:], hermitian=True)
+    return gradient, curvature, inverse
 
-    Over a window, velocities of 3D points in the axes of two views have rank 3 (Tomasi and Kanade
-    1992), so of 2D detections one coordinate is left over, and of lifted poses three. What is left
-    over, in units of its usual size, is the misfit; large ones count little (Cauchy).
+
+def _derivatives(
+    motion: _Motion, a: int, b: int, lag: float, window: int
+) -> tuple[Int[np.ndarray, " T"], Float[np.ndarray, "3 T"]]:
+    """Slope, curvature and robust curvature of the fit of two views to one 3D motion, by the lag.
+
+    Of half the squared residuals in each frame of the first view, if the second starts `lag`
+    frames later. Over a window, velocities of 3D points in the axes of two views have rank 3
+    (Tomasi and Kanade 1992), so 2D detections leave a residual of one coordinate, and lifted poses
+    of three. In units of its usual size it is weighted as by Cauchy.
     """
-    n_frames, n_axes = len(motion.say), motion.velocity.shape[-1]
+    n_frames, n_axes = len(motion.weight), motion.velocity.shape[-1]
     whole = round(-lag)
     rest = -lag - whole
     time = np.arange(max(0, -whole), min(n_frames, n_frames - whole))
     velocity, second, third = (track[time + whole, b] for track in motion[:3])
     moved = velocity + rest * second + rest**2 / 2 * third
     both = np.concatenate([motion.velocity[time, a], moved], axis=-1)
-    slope = second + rest * third
-    say = np.minimum(motion.say[time, a], motion.say[time + whole, b])
-    slopes = _Slopes(time, *np.zeros((3, len(time))))
+    moving = np.stack([second + rest * third, third])
+    weight = np.minimum(motion.weight[time, a], motion.weight[time + whole, b])
+    found = np.zeros((3, len(time)))
     for start in range(0, len(time), window):
         part = slice(start, start + window)
-        weight, points = say[part], both[part]
-        if np.count_nonzero(weight) < 4 * n_axes:
-            continue
-        for _ in range(4):
-            _, axes = np.linalg.eigh(np.einsum("tj,tjr,tjc->rc", weight, points, points))
-            left_over, kept = np.split(axes, [2 * n_axes - 3], axis=1)
-            misfit = points @ left_over
-            square = np.square(misfit).sum(-1)
-            usual = max(np.median(square[say[part] > 0]), 1e-12)
-            weight = say[part] / (1 + square / (2 * usual))
-        change, curve = (track[part] @ left_over[n_axes:] for track in (slope, third))
-        # Less what the cameras can make up for by standing otherwise.
-        shown = points @ kept
-        share = np.einsum("tj,tjk,tjl->kl", weight, shown, change)
-        size = np.einsum("tj,tjk->k", weight, np.square(shown))
-        change = change - shown @ (share / np.maximum(size, 1e-12)[:, None])
+        if np.count_nonzero(weight[part]) >= 4 * n_axes:
+            found[:, part] = _window_derivatives(both[part], moving[:, part], weight[part])
+    return time, found
 
-        scale = max((weight * square).sum() / weight.sum(), 1e-12)
-        along = (misfit * change).sum(-1)
-        steep = weight * np.square(change).sum(-1)
-        bend = steep + weight * (misfit * curve).sum(-1)
-        lost = np.square(weight * along) / (np.maximum(say[part], 1e-12) * usual)
-        # Far from the minimum a curvature may be negative.
-        for total, kind in ((bend, slopes.bend), (bend - lost, slopes.bend_robust)):
-            least = 0.1 * steep.sum() / steep.size
-            kind[part] = np.where(total.mean() > least, total, least).sum(-1) / scale
-        slopes.pull[part] = (weight * along).sum(-1) / scale
-    return slopes
+
+def _window_derivatives(
+    points: Float[np.ndarray, "T J R"],
+    moving: Float[np.ndarray, "2 T J D"],
+    weight: Float[np.ndarray, "T J"],
+) -> Float[np.ndarray, "3 T"]:
+    """`_derivatives` within a window.
+
+    `moving` are the first two derivatives of the second half of the points by time, and so, but
+    for the sign of the first, by the lag.
+    """
+    n_residual = points.shape[-1] - 3
+    axes, robust, usual = np.eye(points.shape[-1]), weight, 1.0
+    for _ in range(4):
+        axes = np.linalg.eigh(np.einsum("tj,tjr,tjc->rc", robust, points, points))[1]
+        square = np.square(points @ axes[:, :n_residual]).sum(-1)
+        usual = max(np.median(square[weight > 0]), 1e-12)
+        robust = weight / (1 + square / (2 * usual))
+    residual, kept = np.split(points @ axes, [n_residual], axis=-1)
+    change, curve = moving @ axes[-moving.shape[-1] :, :n_residual]
+    # Less what other rotations of the cameras could make up for.
+    share = np.einsum("tj,tjk,tjl->kl", robust, kept, change)
+    size = np.einsum("tj,tjk->k", robust, np.square(kept))
+    change = change - kept @ (share / np.maximum(size, 1e-12)[:, None])
+
+    scale = max((robust * np.square(residual).sum(-1)).sum() / robust.sum(), 1e-12)
+    along = robust * (residual * change).sum(-1)
+    steep = robust * np.square(change).sum(-1)
+    curvature = steep + robust * (residual * curve).sum(-1)
+    lost = np.square(along) / (np.maximum(weight, 1e-12) * usual)
+    # Far from the minimum a curvature may be negative.
+    least = 0.1 * steep.mean()
+    plain, full = (
+        np.where(total.mean() > least, total, least) for total in (curvature, curvature - lost)
+    )
+    return np.stack([-along, plain, full]).sum(-1) / scale

@@ -1,4 +1,4 @@
-"""Who is who: people detected frame by frame, joined into tracks over time."""
+"""Tracking: people detected frame by frame, joined into tracks over time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,17 +7,17 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.optimize import linear_sum_assignment
 
-# Joints that are on average this far from where a track expects them, in body sizes per frame
-# and each at most 1, are somebody else's.
-SOMEBODY_ELSE = 0.5
+# A person is another one than the track's if the mean distance of the joints from where they are
+# expected, in body sizes per frame and each at most 1, is this large.
+ANOTHER_PERSON = 0.5
 EXTRAPOLATED = 4  # frames of a gap over which the expected motion, and its error, grow
 
 
 def tracks(people: Sequence[Float[np.ndarray, "_ J 3"]], max_gap: int) -> list[dict[int, int]]:
     """Put every person of every frame into exactly one track, {frame: index into its people}.
 
-    People of one frame are assigned together, so that two who cross keep their identity: each
-    is expected where its last pose and its velocity say.
+    People of one frame are assigned together, so that two who cross keep their identity; each
+    track is extrapolated with its velocity.
 
     Args:
         people: for each frame x, y, confidence of everybody in it; confidence 0: unobserved.
@@ -27,11 +27,11 @@ def tracks(people: Sequence[Float[np.ndarray, "_ J 3"]], max_gap: int) -> list[d
     for frame, detected in enumerate(people):
         points, observed = detected[..., :2], detected[..., 2] > 0
         alive = [track for track in found if frame - track.last <= max_gap]
-        cost = np.minimum(_cost(alive, points, observed, frame), SOMEBODY_ELSE)
+        cost = np.minimum(_cost(alive, points, observed, frame), ANOTHER_PERSON)
         owner = {
             person: alive[row]
             for row, person in zip(*linear_sum_assignment(cost), strict=True)
-            if cost[row, person] < SOMEBODY_ELSE
+            if cost[row, person] < ANOTHER_PERSON
         }
         for person in range(len(detected)):
             if person in owner:
@@ -130,8 +130,8 @@ def _cost(
 
 
 def size(
-    points: Float[np.ndarray, "N J 2"], observed: Bool[np.ndarray, "N J"]
-) -> Float[np.ndarray, " N"]:
+    points: Float[np.ndarray, "*n J 2"], observed: Bool[np.ndarray, "*n J"]
+) -> Float[np.ndarray, "*n"]:
     """Diagonal of the box around the observed joints, at least one pixel."""
     high = np.where(observed[..., None], points, -np.inf).max(-2)
     low = np.where(observed[..., None], points, np.inf).min(-2)

@@ -70,33 +70,36 @@ def read(content, tmp_path, **options):
     return dict(canonpose.read(path, **options))
 
 
-def check_detections(takes, order):
-    assert list(takes) == ["train_s5", "test_s9"]
-    for subject, take in zip((5, 9), takes.values(), strict=True):
+def check_detections(recordings, order):
+    assert list(recordings) == ["train_s5", "test_s9"]
+    for subject, recording in zip((5, 9), recordings.values(), strict=True):
         rows = np.array(SUBJECTS) == subject
-        assert take.joints == H36M16
-        assert take.views == VIEWS
-        assert take.fps == 50
-        assert take.rig == f"human36m_s{subject}"
+        assert recording.joints == H36M16
+        assert recording.views == VIEWS
+        assert recording.fps == 50
+        assert recording.rig == f"human36m_s{subject}"
         for view in range(4):
             for name in H36M16:
                 joint = H36M17.index(name)
-                column = take.keypoints[:, view, H36M16.index(name)]
+                column = recording.keypoints[:, view, H36M16.index(name)]
                 np.testing.assert_allclose(column, seen(view)[rows, joint], rtol=1e-5)
-                column = take.confidence[:, view, H36M16.index(name)]
+                column = recording.confidence[:, view, H36M16.index(name)]
                 known = scores(view)[rows, ORDERS[order].index(joint)]
                 np.testing.assert_allclose(column, known, rtol=1e-5)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_canonpose_has_all_x_first_in_an_order_that_shows_itself(order, tmp_path):
-    takes = read(canonpose_pickle(order), tmp_path)
-    check_detections(takes, order)
-    assert all(take.pose3d is None and take.keypoints_true is None for take in takes.values())
+def test_canonpose_has_all_x_first_in_an_order_that_is_found(order, tmp_path):
+    recordings = read(canonpose_pickle(order), tmp_path)
+    check_detections(recordings, order)
+    assert all(
+        recording.pose3d is None and recording.keypoints_true is None
+        for recording in recordings.values()
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_cvsf_has_joints_first_in_an_order_that_shows_itself(order, tmp_path):
+def test_cvsf_has_joints_first_in_an_order_that_is_found(order, tmp_path):
     check_detections(read(cvsf_pickle(order), tmp_path), order)
 
 
@@ -107,27 +110,27 @@ def test_cvsf_has_truth_in_metres_or_millimetres(unit, flat, true_order, tmp_pat
     content = cvsf_pickle(unit=unit, true_order=true_order)
     if not flat:
         content["p3d_gt"] = {v: pose.reshape(-1, 16, 3) for v, pose in content["p3d_gt"].items()}
-    takes = read(content, tmp_path)
-    for subject, take in zip((5, 9), takes.values(), strict=True):
+    recordings = read(content, tmp_path)
+    for subject, recording in zip((5, 9), recordings.values(), strict=True):
         rows = np.array(SUBJECTS) == subject
         for view in range(4):
             index = ORDERS["h36m16"]
             pose = lens(view).in_camera(WORLD)[rows][:, index]
-            np.testing.assert_allclose(take.pose3d[:, view], pose, atol=1e-5)
+            np.testing.assert_allclose(recording.pose3d[:, view], pose, atol=1e-5)
             true = lens(view).pixels(WORLD)[rows][:, index]
-            np.testing.assert_allclose(take.keypoints_true[:, view], true, rtol=1e-5)
+            np.testing.assert_allclose(recording.keypoints_true[:, view], true, rtol=1e-5)
 
 
-def test_poses_without_position_and_size_are_told_apart_as_well(tmp_path):
+def test_the_unit_of_poses_without_position_and_size_is_found_as_well(tmp_path):
     """Some hand out poses that are centred on the root and divided by their norm."""
     content = canonpose_pickle("canonpose16")
     for view, flat in content["poses_2d_pred"].items():
         points = flat.reshape(-1, 2, 16)
         points = (points - points[:, :, [6]]).reshape(-1, 32)
         content["poses_2d_pred"][view] = points / np.linalg.norm(points, axis=1, keepdims=True)
-    take = read(content, tmp_path)["train_s5"]
-    assert (take.keypoints[:, :, 0] == 0).all()
-    assert (np.abs(take.keypoints[:, :, H36M16.index("head")]) > 0.05).any()
+    recording = read(content, tmp_path)["train_s5"]
+    assert (recording.keypoints[:, :, 0] == 0).all()
+    assert (np.abs(recording.keypoints[:, :, H36M16.index("head")]) > 0.05).any()
 
 
 def test_cameras_may_be_numbers(tmp_path):
@@ -146,9 +149,9 @@ def test_an_unknown_order_is_refused_but_can_be_named(tmp_path):
         ValueError, match=r"detections.pickle: in no known order .* name the layout"
     ):
         read(content, tmp_path)
-    take = read(content, tmp_path, layout="h36m16", fps=10.0)["train_s5"]
-    assert take.joints == H36M16
-    assert take.fps == 10
+    recording = read(content, tmp_path, layout="h36m16", fps=10.0)["train_s5"]
+    assert recording.joints == H36M16
+    assert recording.fps == 10
 
 
 class Payload:
@@ -213,7 +216,7 @@ def in_kilometres(content):
         (in_kilometres, "neither m nor mm"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said(spoil, message, tmp_path):
+def test_the_message_names_what_is_wrong(spoil, message, tmp_path):
     content = cvsf_pickle()
     spoil(content)
     with pytest.raises(ValueError, match=rf"detections.pickle.*{message}"):

@@ -91,18 +91,18 @@ def refusal(capsys, *argv):
 
 
 @each_data_set
-def test_writes_every_take_as_its_reader_has_it(name, request, tmp_path, capsys):
+def test_writes_every_recording_as_its_reader_yields_it(name, request, tmp_path, capsys):
     fixture, options, read = CASES[name]
     path, out = request.getfixturevalue(fixture), tmp_path / "deep" / "out"
     main(["convert", name, str(path), "--out", str(out), *options])
-    takes = dict(read(path))
-    assert sorted(file.stem for file in out.iterdir()) == sorted(takes)
-    for take, recording in takes.items():
-        same(load(out / f"{take}.npz"), recording)
+    recordings = dict(read(path))
+    assert sorted(file.stem for file in out.iterdir()) == sorted(recordings)
+    for stem, recording in recordings.items():
+        same(load(out / f"{stem}.npz"), recording)
     said = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in said[:-1]] == list(takes)
-    frames = sum(recording.n_frames for recording in takes.values())
-    assert said[-1] == f"wrote {len(takes)} recordings, {frames} frames, into {out}"
+    assert [line.split(":")[0] for line in said[:-1]] == list(recordings)
+    frames = sum(recording.n_frames for recording in recordings.values())
+    assert said[-1] == f"wrote {len(recordings)} recordings, {frames} frames, into {out}"
 
 
 @each_data_set
@@ -115,11 +115,11 @@ def test_the_readers_defaults_are_those_of_the_command_line(name, request, tmp_p
     modules = {m.__name__.rpartition(".")[2]: m.read for m in (
         skipose, mpi_inf_3dhp, sportspose, canonpose
     )}  # fmt: skip
-    for take, recording in (modules | reader)[name](path):
-        same(load(out / f"{take}.npz"), recording)
+    for stem, recording in (modules | reader)[name](path):
+        same(load(out / f"{stem}.npz"), recording)
 
 
-def test_the_help_tells_the_readers_defaults(capsys):
+def test_the_help_names_the_readers_defaults(capsys):
     said = {}
     for name in CASES:
         with pytest.raises(SystemExit):
@@ -156,7 +156,7 @@ def test_what_is_converted_trains_and_is_measured_by_the_config_of_skipose(
     assert list(results["per_recording"]) == ["test_s1_seq004"]
 
 
-def test_says_what_a_take_holds(ski_labels, tmp_path, capsys):
+def test_prints_what_a_recording_holds(ski_labels, tmp_path, capsys):
     main(["convert", "skipose", str(ski_labels / "train"), "--out", str(tmp_path / "out")])
     missed = 100 * 2 / (5 * 3)
     said = capsys.readouterr().out
@@ -166,9 +166,7 @@ def test_says_what_a_take_holds(ski_labels, tmp_path, capsys):
     )
 
 
-def test_leaves_a_folder_that_is_not_empty_alone_unless_told_otherwise(
-    ski_labels, tmp_path, capsys
-):
+def test_leaves_a_folder_that_is_not_empty_alone_without_overwrite(ski_labels, tmp_path, capsys):
     out = tmp_path / "out"
     argv = ["skipose", str(ski_labels), "--out", str(out)]
     out.mkdir()

@@ -1,4 +1,4 @@
-"""Human3.6M as VideoPose3D and as Martinez et al. hand it out, from one known take."""
+"""Human3.6M as VideoPose3D and as Martinez et al. hand it out, from one known recording."""
 
 import re
 
@@ -129,30 +129,41 @@ def martinez(tmp_path):
     return tmp_path
 
 
-def check_truth(takes):
+def check_truth(recordings):
     """Camera axes by each subject's own cameras; pixels by Human3.6M's own lens formula."""
-    assert list(takes) == ["train_s1_Directions", "train_s1_Sitting-1", "test_s9_SittingDown-2"]
-    for (subject, action), name in zip(ACTIONS, takes, strict=True):
-        take = takes[name]
-        assert take.views == VIEWS
-        assert take.fps == 50
-        assert take.rig == f"human36m_{subject.lower()}"  # fixed, but set up anew for each subject
-        assert take.image_size.tolist() == [[1000, 1002], [1000, 1000], [1000, 1000], [1000, 1002]]
-        index = [H36M17.index(joint) for joint in take.joints]
+    assert list(recordings) == [
+        "train_s1_Directions",
+        "train_s1_Sitting-1",
+        "test_s9_SittingDown-2",
+    ]
+    for (subject, action), name in zip(ACTIONS, recordings, strict=True):
+        recording = recordings[name]
+        assert recording.views == VIEWS
+        assert recording.fps == 50
+        assert (
+            recording.rig == f"human36m_{subject.lower()}"
+        )  # fixed, but set up anew for each subject
+        assert recording.image_size.tolist() == [
+            [1000, 1002],
+            [1000, 1000],
+            [1000, 1000],
+            [1000, 1002],
+        ]
+        index = [H36M17.index(joint) for joint in recording.joints]
         for view, lens in enumerate(rig(int(subject[1:]))):
             known = world((subject, action))[:, index]
-            np.testing.assert_allclose(take.pose3d[:, view], lens.in_camera(known), atol=1e-5)
+            np.testing.assert_allclose(recording.pose3d[:, view], lens.in_camera(known), atol=1e-5)
             pixels = lens.pixels(known, mixed=1)
-            np.testing.assert_allclose(take.keypoints_true[:, view], pixels, atol=0.02)
+            np.testing.assert_allclose(recording.keypoints_true[:, view], pixels, atol=0.02)
 
 
 def test_videopose_truth_is_in_camera_axes_by_the_cameras_of_its_source(videopose):
-    takes = dict(human36m.read(videopose, cameras=videopose / "h36m_dataset.py"))
-    check_truth(takes)
-    for take in takes.values():  # without detections, the truth is what is seen
-        assert take.joints == H36M17
-        np.testing.assert_array_equal(take.keypoints, take.keypoints_true)
-        assert (take.confidence == 1).all()
+    recordings = dict(human36m.read(videopose, cameras=videopose / "h36m_dataset.py"))
+    check_truth(recordings)
+    for recording in recordings.values():  # without detections, the truth is what is seen
+        assert recording.joints == H36M17
+        np.testing.assert_array_equal(recording.keypoints, recording.keypoints_true)
+        assert (recording.confidence == 1).all()
 
 
 def test_3d_that_is_already_reduced_to_17_joints_is_read_alike(videopose):
@@ -185,33 +196,35 @@ def test_both_layouts_and_camera_files_agree(videopose, martinez):
 
 
 def test_frames_after_the_motion_capture_are_cut_off(videopose):
-    takes = dict(human36m.read(videopose, "data_2d_h36m_gt.npz"))
+    recordings = dict(human36m.read(videopose, "data_2d_h36m_gt.npz"))
     key = ("S1", "Sitting 1")
-    take = takes["train_s1_Sitting-1"]
-    assert take.keypoints.shape == (4, 4, 17, 2)
-    assert take.joints == H36M17
+    recording = recordings["train_s1_Sitting-1"]
+    assert recording.keypoints.shape == (4, 4, 17, 2)
+    assert recording.joints == H36M17
     for view in range(4):
-        np.testing.assert_array_equal(take.keypoints[:, view], noisy(key, H36M17, view, view)[:4])
+        np.testing.assert_array_equal(
+            recording.keypoints[:, view], noisy(key, H36M17, view, view)[:4]
+        )
 
 
 def test_without_cameras_there_is_no_truth(videopose):
-    takes = dict(human36m.read(videopose / "data_3d_h36m.npz", "data_2d_h36m_gt.npz"))
-    for take in takes.values():
-        assert take.pose3d is None
-        assert take.keypoints_true is None
+    recordings = dict(human36m.read(videopose / "data_3d_h36m.npz", "data_2d_h36m_gt.npz"))
+    for recording in recordings.values():
+        assert recording.pose3d is None
+        assert recording.keypoints_true is None
     with pytest.raises(ValueError, match=r"takes cameras; give VideoPose3D's common/h36m_dataset"):
         dict(human36m.read(videopose))
 
 
 def test_coco_detections_are_brought_to_the_joints_of_the_truth(videopose):
     source = videopose / "h36m_dataset.py"
-    takes = dict(human36m.read(videopose, "data_2d_h36m_coco.npz", source))
-    check_truth(takes)
+    recordings = dict(human36m.read(videopose, "data_2d_h36m_coco.npz", source))
+    check_truth(recordings)
     seen = noisy(("S1", "Directions"), COCO17, 2)[:6]
-    take = takes["train_s1_Directions"]
+    recording = recordings["train_s1_Directions"]
     for name, joints in {"l_wrist": ["l_wrist"], "pelvis": ["l_hip", "r_hip"]}.items():
         mean = seen[:, [COCO17.index(joint) for joint in joints]].mean(axis=1)
-        np.testing.assert_allclose(take.keypoints[:, 2, H36M17.index(name)], mean, rtol=1e-6)
+        np.testing.assert_allclose(recording.keypoints[:, 2, H36M17.index(name)], mean, rtol=1e-6)
 
 
 def test_scores_in_a_third_column_are_the_confidence(videopose):
@@ -222,9 +235,9 @@ def test_scores_in_a_third_column_are_the_confidence(videopose):
         points = [noisy(key, H36M17, view) for view in range(4)]
         flat["S1"][key[1]] = [np.concatenate([p, scores[:n_frames]], -1) for p in points]
     save_object_npz(videopose / "hrnet.npz", positions_2d=flat, metadata=METADATA["gt"])
-    take = dict(human36m.read(videopose, "hrnet.npz"))["train_s1_Directions"]
+    recording = dict(human36m.read(videopose, "hrnet.npz"))["train_s1_Directions"]
     for view in range(4):
-        np.testing.assert_allclose(take.confidence[:, view], scores[..., 0])
+        np.testing.assert_allclose(recording.confidence[:, view], scores[..., 0])
 
 
 # Where both orders of 16 joints have the names of h36m17
@@ -235,38 +248,38 @@ HOURGLASS = {
 
 
 @pytest.mark.parametrize("layout", HOURGLASS)
-def test_the_hourglass_is_read_as_told(layout, videopose):
+def test_the_hourglass_is_read_in_the_layout_given(layout, videopose):
     source = videopose / "h36m_dataset.py"
-    takes = dict(human36m.read(videopose, "data_2d_h36m_sh.npz", source, layout))
-    check_truth(takes)
-    take, seen = takes["train_s1_Directions"], noisy(("S1", "Directions"), range(16), 1)
-    assert take.joints == tuple(n for n in H36M17 if n != "nose" or layout == "mpii16")
+    recordings = dict(human36m.read(videopose, "data_2d_h36m_sh.npz", source, layout))
+    check_truth(recordings)
+    recording, seen = recordings["train_s1_Directions"], noisy(("S1", "Directions"), range(16), 1)
+    assert recording.joints == tuple(n for n in H36M17 if n != "nose" or layout == "mpii16")
     for name, index in HOURGLASS[layout].items():
-        column = take.keypoints[:, 1, take.joints.index(name)]
+        column = recording.keypoints[:, 1, recording.joints.index(name)]
         np.testing.assert_allclose(column, seen[:6, index], rtol=1e-6)
 
 
 def test_16_joints_are_not_guessed(videopose, martinez):
     (martinez / "data_3d_h36m.npz").rename(martinez / "away.npz")
     (martinez / "S1/StackedHourglass").rename(martinez / "S1/StackedHourglassFineTuned240")
-    with pytest.raises(ValueError, match="FineTuned240 does not tell its joints.*name the layout"):
+    with pytest.raises(ValueError, match="FineTuned240 does not name its joints.*name the layout"):
         dict(human36m.read(martinez, "StackedHourglassFineTuned240"))
     (martinez / "away.npz").rename(martinez / "data_3d_h36m.npz")
-    with pytest.raises(ValueError, match="h36m_sh.npz: its metadata does not tell the joints"):
+    with pytest.raises(ValueError, match="h36m_sh.npz: its metadata does not name the joints"):
         dict(human36m.read(videopose, "data_2d_h36m_sh.npz"))
 
 
 def test_martinez_detections_are_in_mpii_order_and_a_missing_camera_is_masked(martinez):
-    takes = dict(human36m.read(martinez, "StackedHourglass"))
-    check_truth(takes)
-    take, seen = takes["train_s1_Sitting-1"], noisy(("S1", "Sitting 1"), range(16), 3)
+    recordings = dict(human36m.read(martinez, "StackedHourglass"))
+    check_truth(recordings)
+    recording, seen = recordings["train_s1_Sitting-1"], noisy(("S1", "Sitting 1"), range(16), 3)
     for name, index in HOURGLASS["mpii16"].items():
-        column = take.keypoints[:, 3, H36M17.index(name)]
+        column = recording.keypoints[:, 3, H36M17.index(name)]
         np.testing.assert_allclose(column, seen[:, index], rtol=1e-6)
     spine = (seen[:, 6] + seen[:, 7]) / 2
-    np.testing.assert_allclose(take.keypoints[:, 3, H36M17.index("spine")], spine, rtol=1e-6)
-    assert (take.confidence == 1).all()  # a detector without scores
-    damaged = takes["test_s9_SittingDown-2"]
+    np.testing.assert_allclose(recording.keypoints[:, 3, H36M17.index("spine")], spine, rtol=1e-6)
+    assert (recording.confidence == 1).all()  # a detector without scores
+    damaged = recordings["test_s9_SittingDown-2"]
     assert (damaged.confidence[:, 0] == 0).all()
     assert (damaged.confidence[:, 1:] == 1).all()
     assert np.isfinite(damaged.pose3d).all()
@@ -343,13 +356,13 @@ def shorten(views):
             "S1 Directions: .* 3D in another unit",
         ),
         ("data_2d_h36m_gt.npz", lambda f: rewrite(f, score_one_view), r"views of \[2, 3\] col"),
-        ("h36m_dataset.py", lambda f: f.write_text(INTEGERS), "S1 does not have one camera for"),
+        ("h36m_dataset.py", lambda f: f.write_text(INTEGERS), "not a list of 4 cameras"),
         ("h36m_dataset.py", in_source("orientation", r"\[[^]]*", "[0, 0, 0, 0"), "unit quat"),
         ("h36m_dataset.py", in_source("center", r"\[", "[[1, 2], "), "not an array"),
         ("h36m_dataset.py", in_source("focal_length", r"\[", "[1, "), r"need \(2"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_videopose_files_is_said(file, spoil, message, videopose):
+def test_the_message_names_what_is_wrong_with_videopose_files(file, spoil, message, videopose):
     spoil(videopose / file)
     with pytest.raises(ValueError, match=message):
         dict(human36m.read(videopose, "data_2d_h36m_gt.npz", videopose / "h36m_dataset.py"))
@@ -406,7 +419,7 @@ def poses(file, array):
         (SEEN, cut, "54138969.h5: not a readable"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_martinez_files_is_said(file, spoil, message, martinez):
+def test_the_message_names_what_is_wrong_with_martinez_files(file, spoil, message, martinez):
     spoil(martinez / file)
     with pytest.raises(ValueError, match=message):
         dict(human36m.read(martinez, "StackedHourglass"))

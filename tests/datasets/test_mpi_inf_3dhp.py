@@ -1,4 +1,4 @@
-"""MPI-INF-3DHP: Matlab cells of both formats, test files, and P-STMO's npz, from known takes."""
+"""MPI-INF-3DHP: Matlab cells of both formats, test files, and P-STMO's npz, of known motion."""
 
 import h5py
 import numpy as np
@@ -83,16 +83,16 @@ WRITERS = {"format 5": write_5, "format 7.3": write_73}
 each_format = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 
 
-def check(take, world, cameras=WALL, pose="annot3"):
-    assert take.joints == H36M17
-    assert take.views == tuple(f"video_{c}" for c in cameras)
+def check(recording, world, cameras=WALL, pose="annot3"):
+    assert recording.joints == H36M17
+    assert recording.views == tuple(f"video_{c}" for c in cameras)
     for view, number in enumerate(cameras):
         flat, known = shot(number, world)
-        np.testing.assert_allclose(take.keypoints[:, view], flat, rtol=1e-5)
-        np.testing.assert_allclose(take.keypoints_true[:, view], flat, rtol=1e-5)
+        np.testing.assert_allclose(recording.keypoints[:, view], flat, rtol=1e-5)
+        np.testing.assert_allclose(recording.keypoints_true[:, view], flat, rtol=1e-5)
         if pose == "univ_annot3":
             known = known[:, :1] + UNIVERSAL * (known - known[:, :1])
-        np.testing.assert_allclose(take.pose3d[:, view], known / 1000, atol=1e-5)
+        np.testing.assert_allclose(recording.pose3d[:, view], known / 1000, atol=1e-5)
 
 
 @each_format
@@ -101,19 +101,19 @@ def test_reads_cells_by_the_numbers_of_the_cameras(write, pose, tmp_path):
     worlds = {(1, 1): person(4, seed=1), (5, 2): person(3, seed=2)}
     for (subject, sequence), world in worlds.items():
         write(tmp_path / f"S{subject}/Seq{sequence}/annot.mat", annotations(world))
-    takes = dict(mpi_inf_3dhp.read(tmp_path, pose))
-    assert list(takes) == ["train_s1_seq1", "train_s5_seq2"]
-    assert [take.fps for take in takes.values()] == [25, 50]
-    assert [take.rig for take in takes.values()] == [
+    recordings = dict(mpi_inf_3dhp.read(tmp_path, pose))
+    assert list(recordings) == ["train_s1_seq1", "train_s5_seq2"]
+    assert [recording.fps for recording in recordings.values()] == [25, 50]
+    assert [recording.rig for recording in recordings.values()] == [
         "mpi_inf_3dhp_s1_seq1", "mpi_inf_3dhp_s5_seq2"
     ]  # fmt: skip
-    for take, world in zip(takes.values(), worlds.values(), strict=True):
-        check(take, world, pose=pose)
-        assert (take.confidence == 1).all()
-        assert (take.image_size == 2048).all()
+    for recording, world in zip(recordings.values(), worlds.values(), strict=True):
+        check(recording, world, pose=pose)
+        assert (recording.confidence == 1).all()
+        assert (recording.image_size == 2048).all()
 
 
-def test_takes_the_cameras_asked_for(tmp_path):
+def test_reads_the_cameras_asked_for(tmp_path):
     world = person(3)
     write_5(tmp_path / "S2/Seq1/annot.mat", annotations(world))
     file = tmp_path / "S2/Seq1/annot.mat"
@@ -183,37 +183,37 @@ def npz_training(tmp_path):
 def test_test_videos_have_one_view_and_invalid_frames(source, request):
     folder = request.getfixturevalue(source)
     pose = "univ_annot3" if source == "npz_tests" else "annot3"
-    takes = dict(mpi_inf_3dhp.read(folder, test_fps=30.0))
-    assert list(takes) == ["test_ts1", "test_ts6"]
-    for (name, world), take in zip(TEST_WORLDS.items(), takes.values(), strict=True):
+    recordings = dict(mpi_inf_3dhp.read(folder, test_fps=30.0))
+    assert list(recordings) == ["test_ts1", "test_ts6"]
+    for (name, world), recording in zip(TEST_WORLDS.items(), recordings.values(), strict=True):
         valid = np.array(VALID[name], bool)
-        assert (take.confidence[:, 0] == valid[:, None]).all()
-        for array in (take.keypoints, take.pose3d, take.keypoints_true):
+        assert (recording.confidence[:, 0] == valid[:, None]).all()
+        for array in (recording.keypoints, recording.pose3d, recording.keypoints_true):
             assert np.isnan(array[~valid]).all()
         _, known = shot(0, world)
         if pose == "univ_annot3":
             known = known[:, :1] + UNIVERSAL * (known - known[:, :1])
-        np.testing.assert_allclose(take.pose3d[valid, 0], known[valid] / 1000, atol=1e-5)
-        assert take.fps == 30
-    assert takes["test_ts1"].image_size.tolist() == [[2048, 2048]]
-    assert takes["test_ts6"].image_size.tolist() == [[1920, 1080]]
+        np.testing.assert_allclose(recording.pose3d[valid, 0], known[valid] / 1000, atol=1e-5)
+        assert recording.fps == 30
+    assert recordings["test_ts1"].image_size.tolist() == [[2048, 2048]]
+    assert recordings["test_ts6"].image_size.tolist() == [[1920, 1080]]
 
 
 def test_the_images_of_the_outdoor_test_videos_are_smaller(npz_tests):
     (_, flat, pose), _ = known_shots()
-    take = {"data_2d": flat, "data_3d": pose, "valid": np.ones(len(flat))}
-    data = {f"TS{number}": take for number in range(1, 7)}
+    recording = {"data_2d": flat, "data_3d": pose, "valid": np.ones(len(flat))}
+    data = {f"TS{number}": recording for number in range(1, 7)}
     save_object_npz(npz_tests / "data_test_3dhp.npz", data)
-    sizes = [take.image_size[0].tolist() for _, take in mpi_inf_3dhp.read(npz_tests)]
+    sizes = [recording.image_size[0].tolist() for _, recording in mpi_inf_3dhp.read(npz_tests)]
     assert sizes == [[2048, 2048]] * 4 + [[1920, 1080]] * 2
 
 
 def test_reads_the_training_npz(npz_training):
-    takes = dict(mpi_inf_3dhp.read(npz_training / "data_train_3dhp.npz"))
-    assert list(takes) == ["train_s1_seq1", "train_s5_seq2"]
-    assert [take.fps for take in takes.values()] == [25, 50]
-    for take, seed in zip(takes.values(), (1, 2), strict=True):
-        check(take, person(4, seed=seed), pose="univ_annot3")
+    recordings = dict(mpi_inf_3dhp.read(npz_training / "data_train_3dhp.npz"))
+    assert list(recordings) == ["train_s1_seq1", "train_s5_seq2"]
+    assert [recording.fps for recording in recordings.values()] == [25, 50]
+    for recording, seed in zip(recordings.values(), (1, 2), strict=True):
+        check(recording, person(4, seed=seed), pose="univ_annot3")
 
 
 def test_a_short_view_is_masked_where_it_has_ended(npz_training):
@@ -222,9 +222,9 @@ def test_a_short_view_is_masked_where_it_has_ended(npz_training):
     short = data["S1 Seq1"][0]["4"]
     data["S1 Seq1"][0]["4"] = {key: array[:3] for key, array in short.items()}
     save_object_npz(npz_training / "data_train_3dhp.npz", data)
-    take = dict(mpi_inf_3dhp.read(npz_training))["train_s1_seq1"]
-    assert take.n_frames == 4
-    assert (take.confidence[3] == np.array([1, 1, 1, 0, 1, 1, 1, 1])[:, None]).all()
+    recording = dict(mpi_inf_3dhp.read(npz_training))["train_s1_seq1"]
+    assert recording.n_frames == 4
+    assert (recording.confidence[3] == np.array([1, 1, 1, 0, 1, 1, 1, 1])[:, None]).all()
 
 
 def without(key):
@@ -257,7 +257,7 @@ def with_cells(key, function):
         (with_cells("annot3", lambda cells: cells[::-1]), "do not project"),
     ],
 )
-def test_what_is_wrong_with_cells_is_said(write, change, message, tmp_path):
+def test_the_message_names_what_is_wrong_with_cells(write, change, message, tmp_path):
     write(tmp_path / "S1/Seq1/annot.mat", change(annotations(person(3))))
     with pytest.raises(ValueError, match=rf"S1/Seq1/annot.mat.*{message}"):
         dict(mpi_inf_3dhp.read(tmp_path))
@@ -294,7 +294,11 @@ def rename(data, old, new):
     ("file", "spoil", "message"),
     [
         ("train", lambda d: rename(d, "S1 Seq1", "S9 Seq1"), "sequence 'S9 Seq1', expected S1"),
-        ("train", lambda d: d.update({"S1 Seq1": d["S1 Seq1"][0]}), "S1 Seq1: expected its cam"),
+        (
+            "train",
+            lambda d: d.update({"S1 Seq1": d["S1 Seq1"][0]}),
+            "S1 Seq1: not a list of 2 items: the cam",
+        ),
         ("train", lambda d: d["S1 Seq1"][0]["2"].pop("data_3d"), "camera 2: lacks data_3d"),
         ("train", lambda d: d["S1 Seq1"][0].clear(), "S1 Seq1: lacks 0"),
         ("test", lambda d: d["TS1"].pop("valid"), "TS1: lacks valid"),
@@ -308,7 +312,7 @@ def rename(data, old, new):
         ("test", lambda d: rename(d, "TS1", "../x"), "test sequence '../x'"),
     ],
 )
-def test_what_is_wrong_with_npz_is_said(file, spoil, message, npz_training, npz_tests):
+def test_the_message_names_what_is_wrong_with_npz(file, spoil, message, npz_training, npz_tests):
     assert npz_training == npz_tests  # one folder
     path = npz_tests / f"data_{file}_3dhp.npz"
     with np.load(path, allow_pickle=True) as content:
@@ -321,7 +325,7 @@ def test_what_is_wrong_with_npz_is_said(file, spoil, message, npz_training, npz_
 
 def test_missing_or_ambiguous_files_are_named(npz_tests, matlab_tests, tmp_path):
     assert npz_tests == matlab_tests
-    with pytest.raises(ValueError, match="Matlab and npz files of the same takes; give one"):
+    with pytest.raises(ValueError, match="Matlab and npz files of the same sequences; give one"):
         dict(mpi_inf_3dhp.read(npz_tests))
     with pytest.raises(FileNotFoundError, match=r"nowhere: has none of S\*/Seq\*/annot.mat"):
         dict(mpi_inf_3dhp.read(tmp_path / "nowhere"))

@@ -1,4 +1,4 @@
-"""SportsPose: clips, calibration and timing, written in their layout from known takes."""
+"""SportsPose: clips, calibration and timing, written in their layout from known recordings."""
 
 import json
 import os
@@ -100,37 +100,39 @@ def test_clips_are_split_by_subject(folder):
 
 
 def test_poses_are_in_upright_camera_axes_and_project_onto_upright_images(folder):
-    for clip, (_, take) in zip(CLIPS, sportspose.read(folder), strict=True):
+    for clip, (_, recording) in zip(CLIPS, sportspose.read(folder), strict=True):
         day, subject, *_ = clip
-        assert take.joints == COCO17
-        assert take.fps == 90
-        assert take.rig == f"sportspose_{subject.lower()}_{day}"
+        assert recording.joints == COCO17
+        assert recording.fps == 90
+        assert recording.rig == f"sportspose_{subject.lower()}_{day}"
         for view, (seen, turns) in enumerate(zip(rig(day, subject), TURNS, strict=True)):
             pixels, size = upright(seen.pixels(world(clip)), turns, SIZE)
-            np.testing.assert_allclose(take.keypoints[:, view], pixels, atol=1e-2)
-            np.testing.assert_array_equal(take.keypoints[:, view], take.keypoints_true[:, view])
-            assert tuple(take.image_size[view]) == size
+            np.testing.assert_allclose(recording.keypoints[:, view], pixels, atol=1e-2)
+            np.testing.assert_array_equal(
+                recording.keypoints[:, view], recording.keypoints_true[:, view]
+            )
+            assert tuple(recording.image_size[view]) == size
             pose = seen.in_camera(world(clip))
-            np.testing.assert_allclose(take.pose3d[:, view, :, 2], pose[..., 2], atol=1e-5)
+            np.testing.assert_allclose(recording.pose3d[:, view, :, 2], pose[..., 2], atol=1e-5)
             # Upright axes: right and down in the turned image, by a camera without lens
             flat = pose[..., :2] / pose[..., 2:]
             turned, _ = upright(flat, turns, (0, 0))
-            found = take.pose3d[:, view, :, :2] / take.pose3d[:, view, :, 2:]
+            found = recording.pose3d[:, view, :, :2] / recording.pose3d[:, view, :, 2:]
             np.testing.assert_allclose(found, turned, atol=1e-5)
 
 
-def test_views_are_named_by_where_they_stand(folder):
+def test_views_are_named_by_the_places_of_the_cameras(folder):
     """The table of the loader: the camera called `right` is 3, but 2 for the later subjects."""
-    takes = dict(sportspose.read(folder))
-    assert takes["val_s04_indoors_soccer0003"].views.index("right") == 3
-    assert takes["test_s19_indoors_throw_baseball0010"].views.index("right") == 2
-    assert takes["train_s10_outdoors_jump0001"].views.index("right") == 3
+    recordings = dict(sportspose.read(folder))
+    assert recordings["val_s04_indoors_soccer0003"].views.index("right") == 3
+    assert recordings["test_s19_indoors_throw_baseball0010"].views.index("right") == 2
+    assert recordings["train_s10_outdoors_jump0001"].views.index("right") == 3
     kept = dict(sportspose.read(folder, views=("right", "front-left")))
-    for name, take in kept.items():
-        views = [takes[name].views.index(view) for view in take.views]
-        assert set(take.views) == {"right", "front-left"}
-        np.testing.assert_array_equal(take.pose3d, takes[name].pose3d[:, views])
-    with pytest.raises(ValueError, match=r"soccer0003.npy: no view above; it has back-left, back"):
+    for name, recording in kept.items():
+        views = [recordings[name].views.index(view) for view in recording.views]
+        assert set(recording.views) == {"right", "front-left"}
+        np.testing.assert_array_equal(recording.pose3d, recordings[name].pose3d[:, views])
+    with pytest.raises(ValueError, match=r"S04: no view above; it has back-left, back"):
         dict(sportspose.read(folder, views=("above",)))
 
 
@@ -153,9 +155,9 @@ def test_each_subject_has_its_split_and_its_places_of_cameras(day, right, split,
         shutil.rmtree(folder / "data" / place)
     for number in numbers:
         shutil.copytree(folder / "S", folder / f"data/{day}/S{number:02d}")
-    takes = dict(sportspose.read(folder))
-    assert list(takes) == [f"{split}_s{number:02d}_{day}_soccer0003" for number in numbers]
-    assert {take.views.index("right") for take in takes.values()} == {right}
+    recordings = dict(sportspose.read(folder))
+    assert list(recordings) == [f"{split}_s{number:02d}_{day}_soccer0003" for number in numbers]
+    assert {recording.views.index("right") for recording in recordings.values()} == {right}
 
 
 def spot(camera_index, frame):
@@ -187,24 +189,24 @@ def detections(tmp_path):
     return tmp_path / "rtmpose"
 
 
-def test_detections_are_taken_from_the_frames_that_timing_tells(folder, detections):
-    takes = dict(sportspose.read(folder, detections, views=("right", "back-right", "back")))
+def test_detections_are_those_of_the_frames_in_the_timing_file(folder, detections):
+    recordings = dict(sportspose.read(folder, detections, views=("right", "back-right", "back")))
     truth = dict(sportspose.read(folder, views=("right", "back-right", "back")))
-    take = takes["val_s04_indoors_soccer0003"]
-    assert take.views == ("back", "back-right", "right")  # cameras 1, 2 and 3
+    recording = recordings["val_s04_indoors_soccer0003"]
+    assert recording.views == ("back", "back-right", "right")  # cameras 1, 2 and 3
     for index, camera_index in ((0, 1), (2, 3)):
         for frame in range(4):
             number = 100 + 10 * camera_index + frame + 15
             if (camera_index, number) == (3, 146):
-                assert (take.confidence[frame, index] == 0).all()
+                assert (recording.confidence[frame, index] == 0).all()
                 continue
             points = spot(camera_index, number)
-            np.testing.assert_allclose(take.keypoints[frame, index], points[:, :2], rtol=1e-5)
-            np.testing.assert_allclose(take.confidence[frame, index], points[:, 2], rtol=1e-5)
-    assert (take.confidence[:, 1] == 0).all()
-    np.testing.assert_array_equal(take.pose3d, truth["val_s04_indoors_soccer0003"].pose3d)
+            np.testing.assert_allclose(recording.keypoints[frame, index], points[:, :2], rtol=1e-5)
+            np.testing.assert_allclose(recording.confidence[frame, index], points[:, 2], rtol=1e-5)
+    assert (recording.confidence[:, 1] == 0).all()
+    np.testing.assert_array_equal(recording.pose3d, truth["val_s04_indoors_soccer0003"].pose3d)
     np.testing.assert_array_equal(
-        take.keypoints_true, truth["val_s04_indoors_soccer0003"].keypoints_true
+        recording.keypoints_true, truth["val_s04_indoors_soccer0003"].keypoints_true
     )
 
 
@@ -220,8 +222,8 @@ def test_alphapose_numbers_the_frames_of_a_video(folder, detections):
             for frame in reversed(range(140, 160))
         ]
         file.write_text(json.dumps(entries))
-    take = dict(sportspose.read(folder, detections))["val_s04_indoors_soccer0003"]
-    np.testing.assert_allclose(take.keypoints[2, 3], spot(3, 147)[:, :2], rtol=1e-5)
+    recording = dict(sportspose.read(folder, detections))["val_s04_indoors_soccer0003"]
+    np.testing.assert_allclose(recording.keypoints[2, 3], spot(3, 147)[:, :2], rtol=1e-5)
     file.write_text(json.dumps([{**entries[0], "image_id": "a.jpg"}]))
     with pytest.raises(ValueError, match=r"CAM\d.json: frame 'a.jpg' has no number"):
         dict(sportspose.read(folder, detections))
@@ -296,7 +298,7 @@ def cut(path):
         (CALIB, lambda f: edit(f, lambda c: c.pop("numtimesrot90clockwise")), "lacks numtimes"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said(file, spoil, message, folder, detections, monkeypatch):
+def test_the_message_names_what_is_wrong(file, spoil, message, folder, detections, monkeypatch):
     monkeypatch.chdir(folder)
     spoil(folder / file)
     with pytest.raises(ValueError, match=message):

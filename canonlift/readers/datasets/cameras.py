@@ -5,21 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-Vector = Float[np.ndarray, "3"]
-
 
 @dataclass(frozen=True, eq=False)
 class Camera:
     """World -> camera axes (x right, y down, z away) -> pixels."""
 
     rotation: Float[np.ndarray, "3 3"]  # world -> camera
-    translation: Vector  # of the world's origin, in camera axes, metres
+    translation: Float[np.ndarray, "3"]  # of the world's origin, in camera axes, metres
     focal: Float[np.ndarray, "2"]  # pixels
     centre: Float[np.ndarray, "2"]  # pixels
-    radial: Vector  # k1 k2 k3
-    tangential: Float[np.ndarray, "2"]  # p1 p2
-    rational: Vector  # k4 k5 k6, 0 where the model has none
-    mixed: float = 2.0  # how often the mixed tangential term counts: OpenCV 2, Human3.6M 1
+    distortion: Float[np.ndarray, "8"]  # OpenCV's k1 k2 p1 p2 k3 k4 k5 k6
+    mixed: float = 2.0  # factor of the mixed tangential term: OpenCV 2, Human3.6M 1
 
     def to_camera(self, world: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
         """Points in metres, from world to camera axes."""
@@ -31,10 +27,8 @@ class Camera:
         z = np.where(z > 0, z, np.nan)
         x, y = x / z, y / z
         r2 = x**2 + y**2
-        powers = np.stack([r2, r2**2, r2**3], axis=-1)
-        p1, p2 = self.tangential
-        factor = (1 + powers @ self.radial) / (1 + powers @ self.rational)
+        k1, k2, p1, p2, k3, k4, k5, k6 = self.distortion
+        factor = (1 + k1 * r2 + k2 * r2**2 + k3 * r2**3) / (1 + k4 * r2 + k5 * r2**2 + k6 * r2**3)
         factor = factor + self.mixed * (p1 * y + p2 * x)
-        return (
-            np.stack([x * factor + p2 * r2, y * factor + p1 * r2], -1) * self.focal + self.centre
-        )
+        image = np.stack([x * factor + p2 * r2, y * factor + p1 * r2], axis=-1)
+        return image * self.focal + self.centre

@@ -2,7 +2,7 @@
 
 CanonPose: `subjects`, and per camera `poses_2d_pred` (N, 32), all x before all y, and
 `confidences` (N, 16). CVSF: (N, 16, 2) under the same name, and `p2d_gt`, `p3d_gt`. Neither says
-in which order the joints are; that shows in which joint lies between the hips.
+in which order the joints are; it is found by which joint lies between the hips.
 """
 
 import math
@@ -15,10 +15,10 @@ from jaxtyping import Float
 
 from canonlift.body.skeleton import SKELETONS
 from canonlift.data.recording import Recording
-from canonlift.readers.datasets.assemble import body_size, detected, is_metres, with_truth
-from canonlift.readers.datasets.checks import need, numbers, whole
+from canonlift.readers.datasets.checks import integers, need, numbers
 from canonlift.readers.datasets.human36m import VIEWS, split_of
-from canonlift.readers.datasets.layouts import layout as named_layout
+from canonlift.readers.datasets.joint_orders import layout as named_layout
+from canonlift.readers.datasets.to_recording import body_size, detected, is_metres, with_truth
 from canonlift.readers.datasets.unpickle import load_pickle
 
 JOINTS = SKELETONS["h36m16"]
@@ -35,17 +35,12 @@ def read(
 
     Args:
         path: `detections.pickle`, `alphapose_2d3dgt_img_h36m.pickle` or the like.
-        layout: the order of the detected joints, a name of `layouts.LAYOUTS`; None finds out.
+        layout: the order of the detected joints (`joint_orders.LAYOUTS`); None finds out.
         fps: frames per second. The pickles do not say; 50 is that of the videos.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, holds more than arrays, or is not laid out as described;
-            or if its order of joints is none of those known.
     """
     content = load_pickle(path, "give the pickle of detections")
     need(content, ("subjects", "poses_2d_pred", "confidences"), path)
-    subjects = whole(content["subjects"], (None,), f"{path}, subjects")
+    subjects = integers(content["subjects"], (None,), f"{path}, subjects")
     n_rows = len(subjects)
     if n_rows == 0:
         raise ValueError(f"{path}: has no rows; fetch it again")
@@ -54,23 +49,33 @@ def read(
     joints = named_layout(layout, path) if layout else _order(points, DETECTED_ORDERS, path)
     points = np.concatenate([points, scores[..., None]], axis=-1)
 
-    pose = true = None
-    if "p3d_gt" in content:
-        true = _views(content, "p2d_gt", (n_rows, 16, 2), path)
-        order = _order(true, TRUE_ORDERS, f"{path}, p2d_gt")
-        index = [order.index(joint) for joint in JOINTS]
-        true = true[:, :, index]
-        pose = _metres(_views(content, "p3d_gt", (n_rows, 16, 3), path), path)[:, :, index]
-
+    truth = _truth(content, n_rows, path) if "p3d_gt" in content else None
     for subject in np.unique(subjects):
         rows = subjects == subject
         rig = f"human36m_s{subject}"
-        take = detected(points[rows], joints, tuple(VIEWS), fps, rig, None, path)
-        if pose is None or true is None:
-            take = take.on_skeleton(JOINTS)
+        recording = detected(points[rows], joints, tuple(VIEWS), fps, rig, None, path)
+        if truth is None:
+            recording = recording.on_skeleton(JOINTS)
         else:
-            take = with_truth(take, JOINTS, pose[rows], true[rows], path)
-        yield f"{split_of(int(subject))}_s{subject}", take
+            recording = with_truth(recording, JOINTS, truth[0][rows], truth[1][rows], path)
+        yield f"{split_of(int(subject))}_s{subject}", recording
+
+
+def _truth(
+    content: Mapping[str, Any], n_rows: int, path: Path
+) -> tuple[Float[np.ndarray, "N V J 3"], Float[np.ndarray, "N V J 2"]]:
+    """The pose in metres and the true keypoints, in the order of `JOINTS`."""
+    true = _views(content, "p2d_gt", (n_rows, 16, 2), path)
+    order = _order(true, TRUE_ORDERS, f"{path}, p2d_gt")
+    index = [order.index(joint) for joint in JOINTS]
+    pose = _views(content, "p3d_gt", (n_rows, 16, 3), path)
+    size = body_size(pose)
+    unit = next((unit for unit in (1, 1000) if is_metres(size / unit)), None)
+    if unit is None:
+        raise ValueError(
+            f"{path}: joints of p3d_gt are {size:.3g} from their centre, neither m nor mm"
+        )
+    return pose[:, :, index] / np.float32(unit), true[:, :, index]
 
 
 def _views(
@@ -112,14 +117,3 @@ def _order(
             f"body's size: {found}); name the layout"
         )
     return named_layout(best, where)
-
-
-def _metres(pose: Float[np.ndarray, "N V J 3"], path: Path) -> Float[np.ndarray, "N V J 3"]:
-    """Millimetres or metres, told apart by the size of a person."""
-    size = body_size(pose)
-    for unit in (1.0, 1000.0):
-        if is_metres(size / unit):
-            return pose / np.float32(unit)
-    raise ValueError(
-        f"{path}: joints of p3d_gt are {size:.3g} from their centre, neither m nor mm"
-    )

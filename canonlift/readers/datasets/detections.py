@@ -1,32 +1,28 @@
 """What AlphaPose, MMPose and RTMPose write, image by image."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from canonlift.readers.datasets.checks import existing, floats
-from canonlift.readers.datasets.layouts import layout as named_layout
+from canonlift.readers.datasets.checks import existing, numbers
+from canonlift.readers.datasets.joint_orders import layout as named_layout
 
 # The layout with this many joints.
 BY_COUNT: Mapping[int, str] = {16: "mpii16", 17: "coco17", 26: "halpe26"}
 
 
 def by_image(path: Path) -> dict[str, np.ndarray]:
-    """The surest person of each image, (joints, 3): x and y in pixels, and a score.
+    """The person with the highest mean score of each image: (joints, 3), x and y in pixels, score.
 
     The keys are paths with forward slashes. AlphaPose writes mere file names; where `path` is
-    a folder, its JSON files are read and each image is taken to lie where its file lies.
+    a folder, its JSON files are read and each image is assumed to lie where its file lies.
 
     Args:
         path: a file, or a folder of them: AlphaPose's list of `image_id`, `keypoints`; or a
             mapping of image paths to MMPose's instances `keypoints`, `keypoint_scores`.
-
-    Raises:
-        FileNotFoundError: if there is nothing at `path`.
-        ValueError: if a file is no such result.
     """
     files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
     if not files:
@@ -42,12 +38,7 @@ def by_image(path: Path) -> dict[str, np.ndarray]:
 
 
 def by_frame(path: Path) -> dict[int, np.ndarray]:
-    """The surest person of each frame of a video, as `by_image`; the first frame is 0.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no such result.
-    """
+    """`by_image` of a video, by the number of the frame; the first is 0."""
     people = by_image(path)
     strange = [image for image in people if not Path(image).stem.isdecimal()]
     if strange:
@@ -60,11 +51,7 @@ def by_frame(path: Path) -> dict[int, np.ndarray]:
 def joints_of(
     people: Mapping[Any, np.ndarray], layout: str | None, where: object
 ) -> tuple[str, ...]:
-    """The joints' names: those of the layout, or of the only one with so many joints.
-
-    Raises:
-        ValueError: if the people do not have as many joints.
-    """
+    """The names of the people's joints: of the layout, or of the only one with so many."""
     counts = {len(person) for person in people.values()}
     name = layout or BY_COUNT.get(min(counts, default=0))
     if name is None or counts != {len(named_layout(name, where))}:
@@ -75,11 +62,21 @@ def joints_of(
     return named_layout(name, where)
 
 
+def rows(people: Mapping[Any, np.ndarray], keys: Sequence[Any], n_joints: int) -> np.ndarray:
+    """The people at these keys, (N, joints, 3); NaN where there is none."""
+    nobody = np.full((n_joints, 3), np.nan, dtype=np.float32)
+    return np.stack([people.get(key, nobody) for key in keys])
+
+
 def _people(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     try:
         content = json.loads(existing(path, "run the detector first").read_bytes())
         for image, person in _entries(content):
-            yield image, _triples(person)
+            points = numbers(person["keypoints"], None, "keypoints")
+            if "keypoint_scores" in person:
+                scores = numbers(person["keypoint_scores"], None, "keypoint_scores")
+                points = np.column_stack([points, scores])
+            yield image, points.reshape(-1, 3)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path}: not the results of AlphaPose or MMPose "
@@ -102,11 +99,3 @@ def _entries(content: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from ((str(position), person) for person in entry["instances"])
         else:
             yield str(entry["image_id"]), entry
-
-
-def _triples(person: Mapping[str, Any]) -> np.ndarray:
-    points = floats(person["keypoints"], "keypoints")
-    if "keypoint_scores" in person:
-        scores = floats(person["keypoint_scores"], "keypoint_scores")
-        points = np.column_stack([points, scores])
-    return points.reshape(-1, 3)

@@ -11,23 +11,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from canonlift.body.skeleton import H36M17
 from canonlift.data.recording import Recording
-from canonlift.readers.datasets.assemble import detected, stack_views, with_truth
 from canonlift.readers.datasets.cameras import Camera
 from canonlift.readers.datasets.checks import (
     existing,
+    items,
     need,
     numbers,
     open_h5,
     read_h5,
     rotation,
     vector,
-)
-from canonlift.readers.datasets.layouts import layout as named_layout
+)  # fmt: skip
+from canonlift.readers.datasets.joint_orders import layout as named_layout
+from canonlift.readers.datasets.to_recording import detected, stack_views, with_truth
 from canonlift.readers.datasets.unpickle import load_npz
 
 FPS = 50.0
@@ -41,7 +43,8 @@ VIEWS: Mapping[str, tuple[int, int]] = {
 }
 # Which of the 32 joints of the motion capture move, in the order of h36m17.
 MOVING = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
-# VideoPose3D tells joints by name or, in older files, only by those of the left side.
+# The layouts by what VideoPose3D's metadata hold: a name or, in older files, only the joints of
+# the left side.
 METADATA: Mapping[Any, str] = {
     "coco": "coco17",
     "h36m": "h36m17",
@@ -57,11 +60,11 @@ HOURGLASS = (
 Cameras = Mapping[str, Camera]  # by subject and view: "S1/54138969"
 
 
-class Take(NamedTuple):
-    """One action, as the files hold it."""
+class Action(NamedTuple):
+    """One recorded action, as the files hold it."""
 
     subject: int
-    action: str
+    name: str
     world: np.ndarray  # (T, 17, 3) metres
     keypoints: Sequence[np.ndarray | None]  # per view (T or longer, J, 2 or 3) pixels
     joints: tuple[str, ...]  # of the keypoints
@@ -73,10 +76,10 @@ def read(
     cameras: Path | None = None,
     layout: str | None = None,
 ) -> Iterator[tuple[str, Recording]]:
-    """Yield each take as `train_s1_Directions-1`: split, subject, action and its number.
+    """Yield each action as `train_s1_Directions-1`: split, subject, action and its number.
 
-    Detections without scores count as sure. What the videos show after the motion capture has
-    ended is cut off. Without cameras there is no ground truth.
+    Detections without scores have confidence 1. What the videos show after the motion capture
+    has ended is cut off. Without cameras there is no ground truth.
 
     Args:
         path: VideoPose3D's `data_3d_h36m.npz` or the folder that has it, or the folder in which
@@ -85,12 +88,7 @@ def read(
             the name of each subject's folder, `StackedHourglass`. None projects the truth.
         cameras: VideoPose3D's `h36m_dataset.py`, or `cameras.h5`; None takes the `cameras.h5`
             in the folder, if there is one.
-        layout: the detector's joints, a name of `layouts.LAYOUTS`, where the files do not tell.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if one is damaged, or not laid out as described; or if the truth is to be
-            projected without cameras.
+        layout: the detector's joints (`joint_orders.LAYOUTS`), where the files do not name them.
     """
     npz = path / "data_3d_h36m.npz" if path.is_dir() else existing(path, "give a folder")
     if cameras is None and (npz.parent / "cameras.h5").is_file():
@@ -101,12 +99,13 @@ def read(
             "common/h36m_dataset.py or cameras.h5, or detections"
         )
     rigs = None if cameras is None else read_cameras(cameras)
-    takes = _videopose if npz.is_file() else _martinez
-    for take in takes(npz, detections, layout):
-        name = f"{split_of(take.subject)}_s{take.subject}_{take.action.replace(' ', '-')}"
-        keys = [f"S{take.subject}/{view}" for view in VIEWS]
+    actions = _videopose if npz.is_file() else _martinez
+    for action in actions(npz, detections, layout):
+        subject = f"S{action.subject}"
+        name = f"{split_of(action.subject)}_s{action.subject}_{action.name.replace(' ', '-')}"
+        keys = [f"{subject}/{view}" for view in VIEWS]
         rig = None if rigs is None else [need(rigs, keys, cameras)[key] for key in keys]
-        yield name, _recording(take, rig, f"{path}, S{take.subject} {take.action}")
+        yield name, _recording(action, rig, f"{path}, {subject} {action.name}")
 
 
 def split_of(subject: int) -> str:
@@ -114,45 +113,40 @@ def split_of(subject: int) -> str:
     return next((split for split, subjects in SPLITS.items() if subject in subjects), "other")
 
 
-def _recording(take: Take, rig: Sequence[Camera] | None, where: str) -> Recording:
-    pose3d = true = None
-    if rig is not None:
-        pose3d = np.stack([camera.to_camera(take.world) for camera in rig], axis=1)
-        true = np.stack([camera.project(pose3d[:, v]) for v, camera in enumerate(rig)], axis=1)
-    n_frames = len(take.world)
-    short = [len(view) for view in take.keypoints if view is not None and len(view) < n_frames]
+def _recording(action: Action, rig: Sequence[Camera] | None, where: str) -> Recording:
+    n_frames = len(action.world)
+    views = list(action.keypoints)
+    poses = [camera.to_camera(action.world) for camera in rig or ()]
+    images = [camera.project(pose) for camera, pose in zip(rig or (), poses, strict=True)]
+    short = [len(view) for view in views if view is not None and len(view) < n_frames]
     if short:
         raise ValueError(f"{where}: {n_frames} frames in 3D but only {short[0]} in 2D")
-    recording = detected(
-        stack_views([None if view is None else view[:n_frames] for view in take.keypoints], where)
-        if take.keypoints
-        else true,
-        take.joints,
-        tuple(VIEWS),
-        FPS,
-        f"human36m_s{take.subject}",
-        tuple(VIEWS.values()),
-        where,
-    )
-    return recording if pose3d is None else with_truth(recording, H36M17, pose3d, true, where)
+    views = [None if view is None else view[:n_frames] for view in views or images]
+    sizes, name = tuple(VIEWS.values()), f"human36m_s{action.subject}"
+    seen = stack_views(views, where)
+    recording = detected(seen, action.joints, tuple(VIEWS), FPS, name, sizes, where)
+    if rig is None:
+        return recording
+    pose3d, true = (np.stack(views, axis=1) for views in (poses, images))
+    return with_truth(recording, H36M17, pose3d, true, where)
 
 
-def _videopose(file: Path, detections: str | None, layout: str | None) -> Iterator[Take]:
+def _videopose(file: Path, detections: str | None, layout: str | None) -> Iterator[Action]:
     world = load_npz(file, ("positions_3d",), "see VideoPose3D's DATASETS.md")["positions_3d"]
     joints, seen = H36M17, None
     if detections is not None:
         joints, seen = _videopose_2d(file.parent / detections, layout)
     for subject, actions in need(world, (), file).items():
         for action, positions in need(actions, (), f"{file}, {subject}").items():
-            where = f"{file.parent / (detections or file.name)}, {subject}"
-            views = ()
+            views = []
             if seen is not None:
-                views = need(need(seen, [subject], where)[subject], [action], where)[action]
-                if not isinstance(views, list | tuple | np.ndarray) or len(views) != len(VIEWS):
-                    raise ValueError(f"{where} {action}: not a list of {len(VIEWS)} views")
-            views = [_keypoints(view, len(joints), f"{where} {action}") for view in views]
+                where = f"{file.parent / str(detections)}, {subject}"
+                found = need(need(seen, [subject], where)[subject], [action], where)[action]
+                where = f"{where} {action}"
+                found = items(found, len(VIEWS), "views", where)
+                views = [_keypoints(view, len(joints), where) for view in found]
             points = _moving(positions, f"{file}, {subject} {action}")
-            yield Take(_number(subject, file), str(action), points, views, joints)
+            yield Action(_number(subject, file), str(action), points, views, joints)
 
 
 def _videopose_2d(file: Path, layout: str | None) -> tuple[tuple[str, ...], Mapping]:
@@ -166,11 +160,11 @@ def _videopose_2d(file: Path, layout: str | None) -> tuple[tuple[str, ...], Mapp
             left = ()
         layout = METADATA.get(str(about.get("layout_name")), METADATA.get(left))
         if layout is None:
-            raise ValueError(f"{file}: its metadata does not tell the joints. {HOURGLASS}")
+            raise ValueError(f"{file}: its metadata does not name the joints. {HOURGLASS}")
     return named_layout(layout, file), need(entries["positions_2d"], (), file)
 
 
-def _martinez(file: Path, detections: str | None, layout: str | None) -> Iterator[Take]:
+def _martinez(file: Path, detections: str | None, layout: str | None) -> Iterator[Action]:
     folder = file.parent
     poses = sorted(folder.glob("S*/MyPoses/3D_positions/*.h5"))
     if not poses:
@@ -182,17 +176,17 @@ def _martinez(file: Path, detections: str | None, layout: str | None) -> Iterato
     if detections is not None:
         layout = layout or {"StackedHourglass": "mpii16"}.get(detections)
         if layout is None:
-            raise ValueError(f"{folder}: {detections} does not tell its joints. {HOURGLASS}")
+            raise ValueError(f"{folder}: {detections} does not name its joints. {HOURGLASS}")
         joints = named_layout(layout, folder)
     for path in poses:
         subject = path.parts[-4]
         flat = read_h5(path, ("3D_positions",), "")["3D_positions"]
         flat = numbers(flat, (3 * 32, None), f"{path}, 3D_positions")
-        views: list[np.ndarray | None] = []
+        views = []
         if detections is not None:
             views = _hourglass(folder / subject / detections, path.stem, len(joints))
         world = _moving(flat.T.reshape(-1, 32, 3) / 1000, path)
-        yield Take(_number(subject, path), path.stem, world, views, joints)
+        yield Action(_number(subject, path), path.stem, world, views, joints)
 
 
 def _hourglass(folder: Path, action: str, n_joints: int) -> list[np.ndarray | None]:
@@ -231,33 +225,25 @@ def _number(subject: Any, where: object) -> int:
 
 
 def read_cameras(path: Path) -> Cameras:
-    """The cameras by subject and view (`S1/54138969`) in `cameras.h5` or `h36m_dataset.py`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is neither of them.
-    """
-    readers: Mapping[str, Callable[[Path], Cameras]] = {
-        ".h5": _martinez_cameras,
-        ".py": _videopose_cameras,
-    }
-    if path.suffix not in readers:
+    """The cameras by subject and view (`S1/54138969`) in `cameras.h5` or `h36m_dataset.py`."""
+    if path.suffix not in CAMERA_FILES:
         raise ValueError(f"{path}: give cameras.h5 or VideoPose3D's common/h36m_dataset.py")
-    return readers[path.suffix](existing(path, "give cameras.h5 or h36m_dataset.py"))
+    return CAMERA_FILES[path.suffix](existing(path, "give cameras.h5 or h36m_dataset.py"))
 
 
 def _martinez_cameras(path: Path) -> Cameras:
     cameras = {}
     with open_h5(path, "") as file:
-        names = [f"{subject}/{camera}" for subject in file for camera in file[subject]]
+        groups = {name: group for name, group in file.items() if isinstance(group, h5py.Group)}
+        names = [f"{subject}/{camera}" for subject, group in groups.items() for camera in group]
     for name in names:
         keys = [f"{name}/{key}" for key in ("R", "T", "f", "c", "k", "p", "Name")]
-        *values, letters = read_h5(path, keys, "").values()
+        turn, *values, letters = read_h5(path, keys, "").values()
         letters = vector(letters, len(next(iter(VIEWS))), f"{path}, {name}, Name")
         view = "".join(chr(int(letter)) for letter in letters)
         subject = name.partition("/")[0].removeprefix("subject")
         # HDF5 has Matlab's arrays transposed; T is where the camera stands.
-        cameras[f"S{subject}/{view}"] = _camera(values[0].T, *values[1:], f"{path}, {name}")
+        cameras[f"S{subject}/{view}"] = _camera(f"{path}, {name}", turn.T, *values)
     return cameras
 
 
@@ -274,13 +260,11 @@ def _videopose_cameras(path: Path) -> Cameras:
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path}: not VideoPose3D's h36m_dataset.py ({error})") from error
     need(literals, (inner, outer), path)
+    lenses = items(literals[inner], len(VIEWS), "cameras", f"{path}, {inner}")
     cameras = {}
     for subject, rig in need(literals[outer], (), path).items():
-        lenses = literals[inner]
-        if not isinstance(rig, list) or not isinstance(lenses, list) or len(rig) != len(lenses):
-            raise ValueError(f"{path}: {subject} does not have one camera for each lens")
-        for lens, place in zip(lenses, rig, strict=True):
-            where = f"{path}, {subject}"
+        where = f"{path}, {subject}"
+        for lens, place in zip(lenses, items(rig, len(VIEWS), "cameras", where), strict=True):
             keys = ("focal_length", "center", "radial_distortion", "tangential_distortion", "id")
             *values, view = (need(lens, keys, where)[key] for key in keys)
             if place:  # subjects without data have none
@@ -290,27 +274,26 @@ def _videopose_cameras(path: Path) -> Cameras:
                     raise ValueError(f"{where}: orientation {turn} is not a unit quaternion")
                 # camera -> world, real part first
                 turn = Rotation.from_quat(np.roll(turn, -1)).as_matrix().T
-                cameras[f"{subject}/{view}"] = _camera(turn, at["translation"], *values, where)
+                cameras[f"{subject}/{view}"] = _camera(where, turn, at["translation"], *values)
     return cameras
 
 
+CAMERA_FILES: Mapping[str, Callable[[Path], Cameras]] = {
+    ".h5": _martinez_cameras,
+    ".py": _videopose_cameras,
+}
+
+
 def _camera(
-    turn: Any, centre_mm: Any, focal: Any, centre: Any, radial: Any, mixed: Any, where: object
+    where: str, turn: Any, centre_mm: Any, focal: Any, centre: Any, radial: Any, tangential: Any
 ) -> Camera:
     turn = rotation(turn, where)
-    position, focal, centre, radial, tangential = (
-        vector(values, size, where)
-        for values, size in zip(
-            (centre_mm, focal, centre, radial, mixed), (3, 2, 2, 3, 2), strict=True
-        )
-    )
+    k1, k2, k3 = vector(radial, 3, where)
     return Camera(
         rotation=turn,
-        translation=-turn @ position / 1000,
-        focal=focal,
-        centre=centre,
-        radial=radial,
-        tangential=tangential,
-        rational=np.zeros(3),
+        translation=-turn @ vector(centre_mm, 3, where) / 1000,
+        focal=vector(focal, 2, where),
+        centre=vector(centre, 2, where),
+        distortion=np.array([k1, k2, *vector(tangential, 2, where), k3, 0, 0, 0]),
         mixed=1.0,
     )

@@ -7,13 +7,15 @@ left behind, as nothing here may use them.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from canonlift.data.recording import Recording
-from canonlift.readers.datasets.assemble import detected, with_truth
-from canonlift.readers.datasets.checks import numbers, read_h5, whole
-from canonlift.readers.datasets.detections import by_image, joints_of
+from canonlift.readers.datasets.checks import integers, numbers, read_h5
+from canonlift.readers.datasets.detections import by_image, joints_of, rows
+from canonlift.readers.datasets.to_recording import detected, with_truth
 
 SPLITS = ("train", "test")
 CROP_PX = 256
@@ -36,21 +38,17 @@ def read(
     """Yield each sequence of a subject, in the official split, as `train_s1_seq003`.
 
     A camera that lacks an image of a frame is unobserved there. Frames are in order; one that
-    no camera has is absent. The cameras move, so `rig` is empty.
-    Windows of time reach over frames that are absent.
+    no camera has is absent, and windows of time reach over it. The cameras move, so `rig` is
+    empty.
 
     Args:
         path: the folder of `train` and `test`, or either of these, or a file of labels that
             tells its split by its own name or its folder's, as does `ski_test.h5`.
         detections: results on the crops (see `detections.by_image`), of images whose paths end
             in `seq_003/cam_02/image_000012.png`, after `train/` or `test/` where one file is
-            for both; None takes the annotated 2D as if it had been detected.
-        layout: the detector's joints, a name of `layouts.LAYOUTS`; None tells by their number.
+            for both; None uses the annotated 2D as if it had been detected.
+        layout: the detector's joints (`joint_orders.LAYOUTS`); None goes by their number.
         fps: frames per second. The labels do not say; 30 is an assumption.
-
-    Raises:
-        FileNotFoundError: if there are no labels.
-        ValueError: if they are damaged, not laid out as those of the data set, or of no split.
     """
     files = [path] if path.is_file() else [path / "labels.h5"] * (path.name in SPLITS)
     files = files or [path / split / "labels.h5" for split in SPLITS]
@@ -60,55 +58,58 @@ def read(
             f"{path}: has neither train/labels.h5 nor test/labels.h5; give the folder "
             "Ski-PosePTZ-CameraDataset-png"
         )
-    people = None if detections is None else _People(detections, layout)
+    found = None if detections is None else _detections(detections, layout)
     for file in files:
         split = next(
             (s for s in SPLITS if s in (file.parent.name, file.stem.split("_")[-1])), None
         )
         if split is None:
             raise ValueError(f"{file}: train or test? Call it train/labels.h5 or test/labels.h5")
-        yield from _read_split(file, split, fps, people)
+        yield from _read_split(file, split, fps, found)
 
 
-class _People:
-    """Detections, by split and image."""
+class _Detections(NamedTuple):
+    where: Path
+    joints: tuple[str, ...]
+    people: Mapping[tuple[str, ...], np.ndarray]  # by split (if given), sequence, camera, image
 
-    def __init__(self, path: Path, layout: str | None) -> None:
-        self.path = path
-        people = by_image(path)
-        self.joints = joints_of(people, layout, path)
-        self._people = {self._key(image): person for image, person in people.items()}
 
-    def _key(self, image: str) -> tuple[str, ...]:
+def _detections(path: Path, layout: str | None) -> _Detections:
+    people, by_parts = by_image(path), {}
+    for image, person in people.items():
         parts = PurePosixPath(image).with_suffix("").parts
         if len(parts) < 3:
             raise ValueError(
-                f"{self.path}: image {image!r} does not tell its sequence and camera; name images "
+                f"{path}: image {image!r} does not tell its sequence and camera; name images "
                 "seq_003/cam_02/image_000012.png, or give a folder with one result per camera"
             )
-        return (*(split for split in parts[-4:-3] if split in SPLITS), *parts[-3:])
+        by_parts[(*(part for part in parts[-4:-3] if part in SPLITS), *parts[-3:])] = person
+    return _Detections(path, joints_of(people, layout, path), by_parts)
 
-    def rows(self, split: str, ids: Mapping[str, np.ndarray]) -> np.ndarray:
-        """One person (J, 3) per row of the labels; NaN where none was detected."""
-        names = [
-            (f"seq_{seq:03d}", f"cam_{cam:02d}", f"image_{frame:06d}")
-            for seq, cam, frame in zip(ids["seq"], ids["cam"], ids["frame"], strict=True)
-        ]
-        nobody = np.full((len(self.joints), 3), np.nan, dtype=np.float32)
-        found = [self._people.get((split, *n), self._people.get(n)) for n in names]
-        if all(person is None for person in found):
-            raise ValueError(
-                f"{self.path}: has none of the {len(names)} {split} images, such as "
-                f"{'/'.join(names[0])}; it has {'/'.join(next(iter(self._people)))}"
-            )
-        return np.stack([nobody if person is None else person for person in found])
+
+def _detected(
+    detections: _Detections, split: str, ids: Mapping[str, np.ndarray]
+) -> Float[np.ndarray, "N J 3"]:
+    """One person per row of the labels; NaN where none was detected."""
+    names = [
+        (f"seq_{seq:03d}", f"cam_{cam:02d}", f"image_{frame:06d}")
+        for seq, cam, frame in zip(ids["seq"], ids["cam"], ids["frame"], strict=True)
+    ]
+    where, joints, people = detections
+    keys = [(split, *name) if (split, *name) in people else name for name in names]
+    if people.keys().isdisjoint(keys):
+        raise ValueError(
+            f"{where}: has none of the {len(names)} {split} images, such as "
+            f"{'/'.join(names[0])}; it has {'/'.join(next(iter(people)))}"
+        )
+    return rows(people, keys, len(joints))
 
 
 def _read_split(
-    file: Path, split: str, fps: float, people: _People | None
+    file: Path, split: str, fps: float, detections: _Detections | None
 ) -> Iterator[tuple[str, Recording]]:
     labels = read_h5(file, (*IDS, "3D", "2D"), "give the folder of the data set")
-    ids = {key: whole(labels[key].reshape(-1), (None,), f"{file}, {key}") for key in IDS}
+    ids = {key: integers(labels[key].ravel(), (None,), f"{file}, {key}") for key in IDS}
     n_rows, n_joints = len(ids["seq"]), len(JOINTS)
     if any(len(column) != n_rows for column in ids.values()):
         raise ValueError(f"{file}: {', '.join(IDS)} differ in length; fetch it again")
@@ -122,36 +123,24 @@ def _read_split(
     pose = pose.reshape(n_rows, n_joints, 3)
     true = CROP_PX * true.reshape(n_rows, n_joints, 2)
 
-    seen = true if people is None else people.rows(split, ids)
-    joints = tuple(JOINTS.values())
+    where, joints, seen = file, tuple(JOINTS.values()), true
+    if detections is not None:
+        where, joints = detections[:2]
+        seen = _detected(detections, split, ids)
     cameras = np.unique(ids["cam"])
     for subject, sequence in sorted(set(zip(ids["subj"], ids["seq"], strict=True))):
         name = f"{split}_s{subject}_seq{sequence:03d}"
-        rows = np.flatnonzero((ids["subj"] == subject) & (ids["seq"] == sequence))
-        frames, frame = np.unique(ids["frame"][rows], return_inverse=True)
-        view = np.searchsorted(cameras, ids["cam"][rows])
-        if len(set(zip(frame, view, strict=True))) != len(rows):
+        here = np.flatnonzero((ids["subj"] == subject) & (ids["seq"] == sequence))
+        frames, frame = np.unique(ids["frame"][here], return_inverse=True)
+        view = np.searchsorted(cameras, ids["cam"][here])
+        if len(set(zip(frame, view, strict=True))) != len(here):
             raise ValueError(f"{file}: {name} has two rows for one image; fetch it again")
-        size = len(frames), len(cameras)
-        seen_here, pose_here, true_here = (
-            _grid(values[rows], (frame, view), size) for values in (seen, pose, true)
-        )
-        take = detected(
-            seen_here,
-            joints if people is None else people.joints,
-            [f"cam_{camera:02d}" for camera in cameras],
-            fps,
-            "",
-            [(CROP_PX, CROP_PX)] * len(cameras),
-            file if people is None else people.path,
-        )
-        yield name, with_truth(take, joints, pose_here, true_here, file)
-
-
-def _grid(
-    values: np.ndarray, place: tuple[np.ndarray, np.ndarray], size: tuple[int, int]
-) -> np.ndarray:
-    """Rows put where they belong, by frame and view; NaN where there is none."""
-    whole = np.full((*size, *values.shape[1:]), np.nan, dtype=np.float32)
-    whole[place] = values
-    return whole
+        grids = []  # by frame and view; NaN where there is no row
+        for values in (seen, pose, true):
+            grid = np.full((len(frames), len(cameras), *values.shape[1:]), np.nan, np.float32)
+            grid[frame, view] = values[here]
+            grids.append(grid)
+        views = [f"cam_{camera:02d}" for camera in cameras]
+        size = [(CROP_PX, CROP_PX)] * len(views)
+        recording = detected(grids[0], joints, views, fps, "", size, where)
+        yield name, with_truth(recording, tuple(JOINTS.values()), grids[1], grids[2], file)

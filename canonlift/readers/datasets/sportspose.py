@@ -6,6 +6,7 @@ sees in the videos `CAM0.avi` to `CAM6.avi`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,10 @@ import numpy as np
 
 from canonlift.body.skeleton import COCO17
 from canonlift.data.recording import Recording
-from canonlift.readers.datasets.assemble import detected, stack_views, with_truth
 from canonlift.readers.datasets.cameras import Camera
-from canonlift.readers.datasets.checks import floats, need, numbers, rotation, vector, whole
-from canonlift.readers.datasets.detections import by_frame, joints_of
+from canonlift.readers.datasets.checks import integers, items, need, numbers, rotation, vector
+from canonlift.readers.datasets.detections import by_frame, joints_of, rows
+from canonlift.readers.datasets.to_recording import detected, with_truth
 from canonlift.readers.datasets.unpickle import load_npy, load_pickle
 
 FPS = 90.0
@@ -53,14 +54,10 @@ def read(
         path: the data set's folder, or its folder `data`.
         detections: folder of results on upright images, laid out as the videos:
             `indoors/S01/Video_.../CAM3.json` (see `detections.by_frame`); None projects the 3D.
-        layout: the detector's joints, a name of `layouts.LAYOUTS`; None tells by their number.
+        layout: the detector's joints (`joint_orders.LAYOUTS`); None goes by their number.
         views: the views to keep, such as `right`; none given keeps all seven.
         video_size: width and height of the videos before turning. No file says; the default is
             what others report, and is checked roughly against the calibration.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if one is damaged, or not laid out as described.
     """
     root = path / "data" if (path / "data").is_dir() else path
     pattern = "S[0-9][0-9]/*/*[0-9][0-9][0-9][0-9].npy"
@@ -70,21 +67,19 @@ def read(
             f"{path}: no clips such as data/indoors/S01/soccer/soccer0003.npy; give the folder "
             "that has data"
         )
-    folder, rig = None, ()
-    for clip in clips:
-        if folder != clip.parents[1]:
-            folder = clip.parents[1]
-            rig = _rig(folder / "calib.pkl", video_size)
+    for folder, clips_here in groupby(clips, key=lambda clip: clip.parents[1]):
+        rig = _rig(folder / "calib.pkl", video_size)
         day, subject = folder.parts[-2:]
-        names = _names(day, subject)
+        names = VIEWS["indoors until S14" if day == "indoors" and subject <= "S14" else day]
         unknown = [view for view in views if view not in names]
         if unknown:
-            raise ValueError(f"{clip}: no view {', '.join(unknown)}; it has {', '.join(names)}")
+            raise ValueError(f"{folder}: no view {', '.join(unknown)}; it has {', '.join(names)}")
         kept = {name: i for i, name in enumerate(names) if not views or name in views}
         split = next((s for s, subjects in SPLITS.items() if subject in subjects), "train")
         name = f"{subject.lower()}_{day}"
-        take = _clip(clip, kept, rig, f"sportspose_{name}", detections, layout)
-        yield f"{split}_{name}_{clip.stem}", take
+        for clip in clips_here:
+            recording = _recording(clip, kept, rig, f"sportspose_{name}", detections, layout)
+            yield f"{split}_{name}_{clip.stem}", recording
 
 
 class Mounted(NamedTuple):
@@ -97,7 +92,8 @@ class Mounted(NamedTuple):
     @property
     def upright_size(self) -> tuple[int, int]:
         """Width and height after turning."""
-        return self.size if self.n_turns % 2 == 0 else self.size[::-1]
+        width, height = self.size
+        return (width, height) if self.n_turns % 2 == 0 else (height, width)
 
     def see(self, world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Poses in camera axes and their images in pixels, both upright."""
@@ -111,25 +107,14 @@ class Mounted(NamedTuple):
         return pose, image
 
 
-def _names(day: str, subject: str) -> tuple[str, ...]:
-    early = day == "indoors" and subject <= "S14"
-    return VIEWS["indoors until S14" if early else day]
-
-
 def _rig(file: Path, video_size: tuple[int, int]) -> tuple[Mounted, ...]:
     content = load_pickle(file, "the data set has one for every subject and day")
     keys = ("calibration", "numtimesrot90clockwise")
     need(content, keys, file)
-    entries = content["calibration"]
-    turns = whole(content[keys[1]], (N_CAMERAS,), f"{file}, {keys[1]}")
-    if not isinstance(entries, list | tuple | np.ndarray) or len(entries) != N_CAMERAS:
-        raise ValueError(f"{file}: calibration is not a list of {N_CAMERAS} cameras")
-    return tuple(
-        Mounted(
-            _camera(entries[i], video_size, f"{file}, camera {i}"), int(turns[i]) % 4, video_size
-        )
-        for i in range(N_CAMERAS)
-    )
+    entries = items(content[keys[0]], N_CAMERAS, "cameras", f"{file}, {keys[0]}")
+    turns = integers(content[keys[1]], (N_CAMERAS,), f"{file}, {keys[1]}") % 4
+    cameras = [_camera(entries[i], video_size, f"{file}, camera {i}") for i in range(N_CAMERAS)]
+    return tuple(Mounted(*pair, video_size) for pair in zip(cameras, turns.tolist(), strict=True))
 
 
 def _camera(entry: Any, video_size: tuple[int, int], where: str) -> Camera:
@@ -143,22 +128,14 @@ def _camera(entry: Any, video_size: tuple[int, int], where: str) -> Camera:
             f"{video_size}; give the videos' true size"
         )
     # OpenCV's order: k1 k2 p1 p2 k3 k4 k5 k6, of which it writes 4, 5 or 8
-    lens = floats(entry["k"], f"{where}, k").ravel().astype(np.float64)
+    lens = numbers(entry["k"], None, f"{where}, k").ravel().astype(np.float64)
     if np.any(lens[8:]):
         raise ValueError(f"{where}: a lens with thin prism terms, which are not read")
-    lens = np.pad(lens[:8], (0, 8 - len(lens[:8])))
-    return Camera(
-        rotation=rotation(entry["R"], f"{where}, R"),
-        translation=position,
-        focal=focal,
-        centre=centre,
-        radial=lens[[0, 1, 4]],
-        tangential=lens[2:4],
-        rational=lens[5:8],
-    )
+    lens = np.append(lens[:8], np.zeros(max(0, 8 - len(lens))))
+    return Camera(rotation(entry["R"], f"{where}, R"), position, focal, centre, lens)
 
 
-def _clip(
+def _recording(
     clip: Path,
     kept: Mapping[str, int],
     rig: Sequence[Mounted],
@@ -174,37 +151,31 @@ def _clip(
     seen, joints = true, COCO17
     if detections is not None:
         seen, joints = _detections(clip, len(world), list(kept.values()), detections, layout)
-    take = detected(
-        seen, joints, tuple(kept), FPS, rig_name, [c.upright_size for c in cameras], clip
-    )
-    return with_truth(take, COCO17, pose3d, true, clip)
+    sizes = [camera.upright_size for camera in cameras]
+    recording = detected(seen, joints, tuple(kept), FPS, rig_name, sizes, clip)
+    return with_truth(recording, COCO17, pose3d, true, clip)
 
 
 def _detections(
     clip: Path, n_frames: int, cameras: Sequence[int], folder: Path, layout: str | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Per frame and camera the surest person, (T, V, J, 3); NaN where there is none."""
+    """Per frame and camera the person of `by_frame`, (T, V, J, 3); NaN where there is none."""
     file = clip.with_name(f"{clip.stem}_timing.pkl")
-    timing = load_pickle(file, "it tells which frames of the videos belong to the clip")
+    timing = load_pickle(file, "it says which frames of the videos belong to the clip")
     need(timing, ("video_path", "video_index"), file)
-    folder = folder.joinpath(
-        *(str(part) for part in np.ravel(np.array(timing["video_path"], object)))
-    )
+    folder = folder.joinpath(*map(str, np.ravel(np.array(timing["video_path"], object))))
     files = {camera: folder / f"CAM{camera}.json" for camera in cameras}
-    people = {camera: by_frame(f) for camera, f in files.items() if f.is_file()}
-    if not people:
+    if not any(file.is_file() for file in files.values()):
         raise FileNotFoundError(
             f"{folder}: none of the detections {', '.join(f.name for f in files.values())}"
         )
-    joints = joints_of(
-        {(c, f): p for c, found in people.items() for f, p in found.items()}, layout, folder
-    )
-    nobody = np.full((len(joints), 3), np.nan, dtype=np.float32)
-    frames = whole(timing["video_index"], (N_CAMERAS, n_frames), f"{file}, video_index")
-    views = [
-        np.stack([people[camera].get(frame, nobody) for frame in frames[camera]])
-        if camera in people
-        else None
-        for camera in cameras
-    ]
-    return stack_views(views, folder), joints
+    people = {
+        (camera, frame): person
+        for camera, results in files.items()
+        if results.is_file()
+        for frame, person in by_frame(results).items()
+    }
+    joints = joints_of(people, layout, folder)
+    frames = integers(timing["video_index"], (N_CAMERAS, n_frames), f"{file}, video_index")
+    keys = [[(camera, frame) for frame in frames[camera].tolist()] for camera in cameras]
+    return np.stack([rows(people, of_view, len(joints)) for of_view in keys], axis=1), joints

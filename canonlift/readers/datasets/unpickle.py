@@ -1,7 +1,7 @@
 """Read pickles and npz files of others without running what they may contain.
 
 Numpy arrays and scalars and plain containers are all that a data set needs. Anything else that
-a pickle names, and so could call, is refused.
+a pickle names, and so could call, is refused. Errors are those of `checks`.
 """
 
 import codecs
@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from io import BufferedIOBase, BytesIO
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,74 +21,46 @@ from canonlift.readers.datasets.checks import check_size, existing, need
 
 
 def load_pickle(path: Path, remedy: str) -> Any:
-    """What a pickle holds, if that is arrays, numpy scalars and plain containers.
-
-    Raises:
-        FileNotFoundError: if there is no such file; the message ends with the remedy.
-        ValueError: if it is damaged, or names anything else.
-    """
+    """What a pickle holds: arrays, numpy scalars and plain containers."""
     check_size(existing(path, remedy).stat().st_size, path)
-    with path.open("rb") as file:
-        return _unpickle(file, path)
+    return loads(path.read_bytes(), path)
 
 
 def load_npz(path: Path, keys: Sequence[str], remedy: str) -> dict[str, Any]:
-    """The entries `keys` of an npz file; an object array without dimensions is its content.
-
-    Raises:
-        FileNotFoundError: if there is no such file; the message ends with the remedy.
-        ValueError: if it is damaged, lacks a key, or a pickle in it is refused.
-    """
+    """The entries `keys` of an npz file; an object array without dimensions is its content."""
     existing(path, remedy)
     try:
         with zipfile.ZipFile(path) as archive:
             members = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
             need(members, keys, path)
             check_size(sum(members[key].file_size for key in keys), path)
-            entries = {}
-            for key in keys:
-                with archive.open(members[key]) as file:
-                    entries[key] = _read_npy(file, members[key].file_size, f"{path}, {key}")
-            return entries
+            return {key: _read_npy(archive.read(members[key]), f"{path}, {key}") for key in keys}
     # RuntimeError: encrypted, or of an unknown compression
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path}: not a readable .npz ({error}); fetch it again") from error
 
 
-def loads(data: bytes, where: object) -> Any:
-    """What a pickle in memory holds, if that is arrays, numpy scalars and plain containers.
-
-    Raises:
-        ValueError: if it is damaged, or names anything else.
-    """
-    return _unpickle(BytesIO(data), where)
-
-
 def load_npy(path: Path, remedy: str) -> Any:
-    """The array in an npy file; raises as `load_npz` does."""
-    size = existing(path, remedy).stat().st_size
-    check_size(size, path)
-    with path.open("rb") as file:
-        return _read_npy(file, size, path)
+    """The array in an npy file; an object array without dimensions is its content."""
+    check_size(existing(path, remedy).stat().st_size, path)
+    return _read_npy(path.read_bytes(), path)
 
 
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-
-
-def _read_npy(file: BufferedIOBase, size: int, where: object) -> Any:
+def _read_npy(content: bytes, where: object) -> Any:
+    file = BytesIO(content)
     try:
-        shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+        if np.lib.format.read_magic(file) == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        else:  # refuses all but (2, 0)
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     except Exception as error:  # numpy has a parser read the header
         raise ValueError(f"{where}: not a numpy array ({error}); fetch it again") from error
+    data = file.read()
     if dtype.hasobject:
-        array = _unpickle(file, where)
+        array = loads(data, where)
         if not isinstance(array, np.ndarray) or array.shape != shape:
             raise ValueError(f"{where}: its pickle is not the array that its header announces")
         return array.item() if shape == () else array
-    data = file.read(size)
     if len(data) != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
         raise ValueError(f"{where}: {len(data)} bytes for {dtype} {shape}; truncated, fetch again")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
@@ -99,12 +71,12 @@ class _ForbiddenError(ValueError):
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: BufferedIOBase, where: object) -> None:
-        super().__init__(file, encoding="latin1")  # Python 2 wrote arrays as text
+    def __init__(self, data: bytes, where: object) -> None:
+        super().__init__(BytesIO(data), encoding="latin1")  # Python 2 wrote arrays as text
         self._where = where
 
-    def find_class(self, module: str, name: str) -> Callable:
-        """The stand-in for a name that is known to be harmless."""
+    def find_class(self, module: str, name: str, /) -> Callable:
+        """The replacement for a name that is known to be harmless."""
         current = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
         if (current, name) not in _KNOWN:
             raise _ForbiddenError(
@@ -115,9 +87,10 @@ class _Unpickler(pickle.Unpickler):
         return _KNOWN[current, name]
 
 
-def _unpickle(file: BufferedIOBase, where: object) -> Any:
+def loads(data: bytes, where: object) -> Any:
+    """What a pickle in memory holds: arrays, numpy scalars and plain containers."""
     try:
-        return _Unpickler(file, where).load()
+        return _Unpickler(data, where).load()
     except _ForbiddenError:
         raise
     except Exception as error:  # a damaged or hostile pickle can raise anything
@@ -128,7 +101,7 @@ def _unpickle(file: BufferedIOBase, where: object) -> Any:
 
 
 class _Dtype:
-    """What a pickle says of a data type; only simple ones are made `real`.
+    """A data type as a pickle describes it; only simple ones are made `real`.
 
     Numpy trusts the state it unpickles: the fields of a structured type may point outside of
     the array.
@@ -149,10 +122,10 @@ class _Dtype:
         """The data type that `dtype` stands for."""
         if type(dtype) is not _Dtype:
             raise TypeError(f"data type {dtype!r}")
-        found = np.dtype(dtype._code)
-        if found.kind not in "biufcSUO":
-            raise TypeError(f"data type {found}")
-        return found.newbyteorder(dtype._order)
+        found, order = np.dtype(dtype._code), dtype._order
+        if found.kind not in "biufcSUO" or order not in ("<", ">", "=", "|"):
+            raise TypeError(f"data type {order}{found}")
+        return found.newbyteorder(order)
 
 
 class _Array(np.ndarray):
@@ -160,14 +133,12 @@ class _Array(np.ndarray):
 
     def __setstate__(self, state: Any) -> None:
         shape, dtype, fortran, data = state[-4:]
-        dtype = _Dtype.real(dtype)
-        if isinstance(data, str):
-            data = data.encode("latin1")
+        dtype, data = _Dtype.real(dtype), _as_bytes(data)
         size = math.prod(shape) * (1 if dtype.hasobject else dtype.itemsize)
         right = list if dtype.hasobject else bytes
         if type(data) is not right or len(data) != size or min(shape, default=0) < 0:
             raise ValueError(f"{dtype} {shape} does not fit the data")
-        super().__setstate__((1, shape, dtype, bool(fortran), data))
+        super().__setstate__((1, shape, dtype, fortran, data))
 
 
 def _empty_array(*_: Any) -> np.ndarray:
@@ -179,15 +150,17 @@ def _from_buffer(
     buffer: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None
 ) -> np.ndarray:
     array = np.frombuffer(buffer, _Dtype.real(dtype))
-    if order == "K" and axis_order is not None:
+    if axis_order is not None:
         return array.reshape(shape).transpose(axis_order)
     return array.reshape(shape, order=order)
 
 
 def _scalar(dtype: Any, data: Any) -> np.generic:
-    if isinstance(data, str):
-        data = data.encode("latin1")
-    return np.frombuffer(data, _Dtype.real(dtype))[0]
+    return np.frombuffer(_as_bytes(data), _Dtype.real(dtype))[0]
+
+
+def _as_bytes(data: Any) -> Any:
+    return data.encode("latin1") if isinstance(data, str) else data
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
@@ -196,15 +169,11 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    return b""
-
-
 def _not_called(*_: Any) -> None:
     raise TypeError("numpy.ndarray is called")
 
 
-class _StandIn:
+class _Harmless:
     """A callable and nothing else: a pickle can set the attributes of what it gets hold of."""
 
     __slots__ = ("_make",)
@@ -220,7 +189,7 @@ class _StandIn:
 
 
 _KNOWN: Mapping[tuple[str, str], Callable] = {
-    name: _StandIn(make)
+    name: _Harmless(make)
     for name, make in {
         ("numpy.core.multiarray", "_reconstruct"): _empty_array,
         ("numpy.core.multiarray", "scalar"): _scalar,
@@ -230,7 +199,7 @@ _KNOWN: Mapping[tuple[str, str], Callable] = {
         ("_codecs", "encode"): _encode,
         ("collections", "OrderedDict"): OrderedDict,
         ("collections", "defaultdict"): defaultdict,
-        ("builtins", "bytes"): _no_bytes,
+        ("builtins", "bytes"): lambda: b"",  # bytes(n) would fill the memory
         ("builtins", "set"): set,
         ("builtins", "frozenset"): frozenset,
         ("builtins", "list"): list,

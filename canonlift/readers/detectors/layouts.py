@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from canonlift import suggestions
 from canonlift.body import skeleton
-from canonlift.readers.datasets.layouts import LAYOUTS as DATA_SETS
+from canonlift.readers.datasets.joint_orders import LAYOUTS as DATA_SETS
 from canonlift.readers.detectors.parsing import InputError
 
 BLAZEPOSE33 = tuple(

@@ -1,4 +1,7 @@
-"""Put what a data set holds together as recordings."""
+"""Make recordings of the arrays that a data set holds.
+
+Whatever is wrong with the arrays is a ValueError that names the file (`where`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +14,7 @@ from canonlift.data.recording import Recording
 
 
 def stack_views(views: Sequence[np.ndarray | None], where: object) -> Float[np.ndarray, "T V J C"]:
-    """One (T, J, C) array per view, as long as the longest; NaN where a view has no frame.
-
-    Raises:
-        ValueError: naming `where`, if some views have a score in the third column and some none.
-    """
+    """One (T, J, C) array per view, as long as the longest; NaN where a view has no frame."""
     present = [view for view in views if view is not None]
     columns = sorted({view.shape[-1] for view in present})
     if len(columns) > 1:
@@ -37,33 +36,30 @@ def detected(
     image_size: Sequence[tuple[int, int]] | None,
     where: object,
 ) -> Recording:
-    """A recording without truth; NaN is what was not seen.
+    """A recording without ground truth.
 
     Args:
-        keypoints: (x, y) in pixels, sure wherever finite, or (x, y, score); scores above 1
-            are clipped.
+        keypoints: (x, y) in pixels, of confidence 1 where finite, or (x, y, score); a score
+            above 1 counts as 1. NaN: unobserved.
         joints: their names.
         views: names of the cameras.
         fps: frames per second.
         rig: name of the fixed cameras; empty if they may move.
         image_size: width and height per view.
         where: the file to name in errors.
-
-    Raises:
-        ValueError: if half of a view's scores are not between 0 and 1.
     """
-    seen = np.isfinite(keypoints).all(axis=-1)
+    observed = np.isfinite(keypoints.sum(axis=-1))
     score = keypoints[..., 2] if keypoints.shape[-1] == 3 else np.ones_like(keypoints[..., 0])
     for index, view in enumerate(views):
-        middle = np.median(score[:, index][seen[:, index]]) if seen[:, index].any() else 0.0
+        middle = np.median(score[:, index][observed[:, index]]) if observed[:, index].any() else 0
         if not 0 <= middle <= 1:
             raise ValueError(
                 f"{where}: half of the scores of {view} are above {middle:.3g}; scale them so "
-                "that 0 is missed and 1 is sure"
+                "that 0 is missed and 1 is certain"
             )
     return Recording(
-        keypoints=np.where(seen[..., None], keypoints[..., :2], np.nan).astype(np.float32),
-        confidence=np.where(seen, np.clip(score, 0.0, 1.0), 0.0).astype(np.float32),
+        keypoints=np.where(observed[..., None], keypoints[..., :2], np.nan).astype(np.float32),
+        confidence=np.where(observed, np.clip(score, 0.0, 1.0), 0.0).astype(np.float32),
         joints=joints,
         views=tuple(views),
         fps=fps,
@@ -76,39 +72,37 @@ def with_truth(
     recording: Recording,
     joints: tuple[str, ...],
     pose3d: Float[np.ndarray, "T V J 3"],
-    keypoints_true: Float[np.ndarray, "T V J 2"] | None,
+    keypoints_true: Float[np.ndarray, "T V J 2"],
     where: object,
 ) -> Recording:
-    """The recording on the joints of its truth, as far as they can be made of those detected.
+    """The recording and its ground truth, on those of its joints that the detected ones make.
 
-    Args:
-        recording: what was detected.
-        joints: names of the joints of the truth.
-        pose3d: metres, camera axes.
-        keypoints_true: pixels.
-        where: the file to name in errors.
-
-    Raises:
-        ValueError: if the pose is not in metres, if its axes are not those of the image, or if
-            most of it lies outside of the image.
+    The pose is in metres and camera axes. Refused are another unit, a pose that does not project
+    onto the true keypoints, and keypoints of which most lie outside the image.
     """
-    joints_made = tuple(name for name in joints if _can_make(name, recording.joints))
-    index = [joints.index(name) for name in joints_made]
-    pose3d = pose3d[:, :, index].astype(np.float32)
+    lacking = skeleton.lacking(recording.joints, joints)
+    kept = [index for index, name in enumerate(joints) if name not in lacking]
+    pose3d = pose3d[:, :, kept].astype(np.float32)
+    keypoints_true = keypoints_true[:, :, kept].astype(np.float32)
     size = body_size(pose3d)
     if not is_metres(size):
         raise ValueError(
             f"{where}: joints are {size:.3g} m from the body's middle, which is no person; is the "
             "3D in another unit than the data set's?"
         )
-    if keypoints_true is not None:
-        keypoints_true = keypoints_true[:, :, index].astype(np.float32)
-        _check_axes(pose3d, keypoints_true, where)
-        if recording.image_size is not None:
-            _check_image(pose3d, keypoints_true, recording.image_size, where)
-    return replace(
-        recording.on_skeleton(joints_made), pose3d=pose3d, keypoints_true=keypoints_true
-    )
+    _check_axes(pose3d, keypoints_true, where)
+    if recording.image_size is not None:
+        # NaN lies behind the camera, and so not inside
+        image = recording.image_size[:, None]
+        within = (keypoints_true >= 0) & (keypoints_true <= image)
+        inside = (within[..., 0] & within[..., 1])[np.isfinite(pose3d.sum(axis=-1))]
+        if inside.size and inside.mean() < 0.5:
+            raise ValueError(
+                f"{where}: {100 * inside.mean():.0f} % of the true joints lie inside of the "
+                "images; other cameras, or cameras with other conventions or units?"
+            )
+    recording = recording.on_skeleton(tuple(joints[index] for index in kept))
+    return replace(recording, pose3d=pose3d, keypoints_true=keypoints_true)
 
 
 def body_size(pose: Float[np.ndarray, "T V J 3"]) -> float:
@@ -120,15 +114,7 @@ def body_size(pose: Float[np.ndarray, "T V J 3"]) -> float:
 
 def is_metres(size: float) -> bool:
     """Whether a `body_size` is a person's in metres, or unknown."""
-    return np.isnan(size) or 0.1 < size < 2.0
-
-
-def _can_make(name: str, joints: tuple[str, ...]) -> bool:
-    try:
-        skeleton.conversion(joints, (name,))
-    except ValueError:
-        return False
-    return True
+    return bool(np.isnan(size)) or 0.1 < size < 2.0
 
 
 def _check_axes(pose3d: np.ndarray, keypoints: np.ndarray, where: object) -> None:
@@ -143,16 +129,3 @@ def _check_axes(pose3d: np.ndarray, keypoints: np.ndarray, where: object) -> Non
                 f"{(pose * image).sum() / size:.2f} where {direction} in both. World instead of "
                 "camera axes, other cameras, or joints in another order?"
             )
-
-
-def _check_image(
-    pose3d: np.ndarray, keypoints: np.ndarray, image_size: np.ndarray, where: object
-) -> None:
-    known = np.isfinite(pose3d).all(axis=-1)
-    # False for NaN, which is what lies behind the camera
-    inside = ((keypoints >= 0) & (keypoints <= image_size[:, None])).all(axis=-1)
-    if known.any() and inside[known].mean() < 0.5:
-        raise ValueError(
-            f"{where}: {100 * inside[known].mean():.0f} % of the true joints lie inside of the "
-            "images; other cameras, or cameras with other conventions or units?"
-        )

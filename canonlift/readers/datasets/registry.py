@@ -1,4 +1,4 @@
-"""The table of published data sets: a new one is a row here and a file beside this one."""
+"""The published data sets that can be read: a new one is a row here and a file beside this."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from canonlift.data.recording import Recording
 from canonlift.readers.datasets import canonpose, human36m, mpi_inf_3dhp, skipose, sportspose
-from canonlift.readers.datasets.layouts import LAYOUTS
+from canonlift.readers.datasets.joint_orders import LAYOUTS
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -26,7 +26,7 @@ _FPS = {"type": float, "help": "frames per second, which the files do not say"}
 DATA_SETS: Mapping[str, DataSet] = {
     "skipose": DataSet(
         "SkiPose-PTZ: six moving cameras, alpine skiers. Views that lack a frame are unobserved "
-        "there. Without --detections the annotated 2D is taken as detected.",
+        "there. Without --detections the annotated 2D is used as if detected.",
         skipose.read,
         "the folder that has train/labels.h5 and test/labels.h5, or one of the two",
         {

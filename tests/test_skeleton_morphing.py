@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from canonlift.body.skeleton import H36M17, conversion
-from canonlift.readers import morphing
+from canonlift.readers import skeleton_morphing
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.session import SimulateConfig, session
 
@@ -52,20 +52,20 @@ def error(recording):
 
 @pytest.fixture(scope="module")
 def network():
-    return morphing.fit(list(takes("train")), steps=400, width=128)
+    return skeleton_morphing.fit(list(takes("train")), steps=400, width=128)
 
 
-def test_learns_another_definition_of_joints_for_people_it_has_not_seen(network):
+def test_learns_another_definition_of_joints_for_people_outside_the_training_set(network):
     (test,) = takes("test")
     assert error(test) > 0.009  # of the person's size, on average over 17 joints
-    assert error(morphing.apply(network, test)) < error(test) / 3
+    assert error(skeleton_morphing.apply(network, test)) < error(test) / 3
 
 
 def test_place_and_size_in_the_image_make_no_difference(network):
     (test,) = takes("test")
     moved = replace(test, keypoints=(3 * test.keypoints + [100, -20]).astype(np.float32))
-    found = morphing.apply(network, moved).keypoints
-    expected = 3 * morphing.apply(network, test).keypoints + [100, -20]
+    found = skeleton_morphing.apply(network, moved).keypoints
+    expected = 3 * skeleton_morphing.apply(network, test).keypoints + [100, -20]
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
@@ -74,7 +74,7 @@ def test_what_was_not_seen_stays_unseen_and_moves_nothing_else(network):
     lost = test.confidence == 0
     assert lost.any()
     changed = replace(test, keypoints=np.where(lost[..., None], 7, test.keypoints))
-    found = morphing.apply(network, test)
+    found = skeleton_morphing.apply(network, test)
     np.testing.assert_array_equal(found.confidence, test.confidence)
     assert np.isnan(found.keypoints[lost]).all()
     keypoints, confidence = torch.randn(2, 1, 17, 2), torch.tensor([1.0, 0.0]).expand(2, 1, 2)
@@ -83,17 +83,17 @@ def test_what_was_not_seen_stays_unseen_and_moves_nothing_else(network):
     other[:, :, 1] = torch.nan
     one, two = network(keypoints, confidence), network(other, confidence)
     assert torch.equal(one[:, :, 2:], two[:, :, 2:])
-    again = morphing.apply(network, changed).keypoints
+    again = skeleton_morphing.apply(network, changed).keypoints
     np.testing.assert_array_equal(again[~lost], found.keypoints[~lost])
 
 
 def test_untrained_it_is_the_identity():
     (test,) = takes("test")
-    found = morphing.apply(morphing.Morphing(H36M17), test)
+    found = skeleton_morphing.apply(skeleton_morphing.Morphing(H36M17), test)
     np.testing.assert_allclose(found.keypoints, test.keypoints, atol=1e-3)
 
 
-def test_blunders_of_the_detector_are_no_definition():
+def test_joints_of_low_confidence_count_less():
     """Unsure joints that are far off pull less, in proportion to their confidence."""
     generator = np.random.default_rng(0)
     parts = []
@@ -103,31 +103,33 @@ def test_blunders_of_the_detector_are_no_definition():
         confidence = np.where(blunder, 0.01, take.confidence) * (take.confidence > 0)
         parts.append(replace(take, keypoints=keypoints.astype(np.float32), confidence=confidence))
     (test,) = takes("test")
-    found = morphing.apply(morphing.fit(parts, steps=400, width=128), test)
+    found = skeleton_morphing.apply(skeleton_morphing.fit(parts, steps=400, width=128), test)
     assert error(found) < 0.7 * error(test)
 
 
-def test_never_sees_a_third_dimension():
+def test_does_not_depend_on_3d_truth():
     blind = [replace(take, pose3d=take.pose3d * np.nan) for take in takes("train")]
-    again = morphing.fit(blind, steps=5, width=128)
-    other = morphing.fit(list(takes("train")), steps=5, width=128)
+    again = skeleton_morphing.fit(blind, steps=5, width=128)
+    other = skeleton_morphing.fit(list(takes("train")), steps=5, width=128)
     for one, two in zip(again.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
-def test_comes_back_from_disk_as_it_was(network, tmp_path):
+def test_save_and_load_keep_the_network(network, tmp_path):
     (test,) = takes("test")
-    morphing.save(network, tmp_path / "morphing.pt")
-    found = morphing.apply(morphing.load(tmp_path / "morphing.pt"), test)
-    np.testing.assert_array_equal(found.keypoints, morphing.apply(network, test).keypoints)
+    skeleton_morphing.save(network, tmp_path / "morphing.pt")
+    found = skeleton_morphing.apply(skeleton_morphing.load(tmp_path / "morphing.pt"), test)
+    np.testing.assert_array_equal(
+        found.keypoints, skeleton_morphing.apply(network, test).keypoints
+    )
 
 
-def test_refuses_what_it_cannot_learn_from_or_serve(network):
+def test_refuses_recordings_without_truth_or_on_another_skeleton(network):
     (test,) = takes("test")
     with pytest.raises(ValueError, match="all with keypoints_true; got 2 recordings on 1 skel"):
-        morphing.fit([test, replace(test, keypoints_true=None)])
+        skeleton_morphing.fit([test, replace(test, keypoints_true=None)])
     other = test.on_skeleton(H36M17[::-1])
     with pytest.raises(ValueError, match="got 2 recordings on 2 skeletons"):
-        morphing.fit([test, other])
+        skeleton_morphing.fit([test, other])
     with pytest.raises(ValueError, match="morphing is for pelvis r_hip"):
-        morphing.apply(network, other)
+        skeleton_morphing.apply(network, other)
