@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,17 +22,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import fusion, golden, rows, training
 from benchmarks.steps import Job, Place, skip
 from benchmarks.training import VARIANTS, Variant
-from canonlift.body.skeleton import H36M17
 from canonlift.data import windows
 from canonlift.methods.fusion import METHODS, fuse
 from canonlift.methods.objective import Objective
-from canonlift.solve.closed_form import closed_form
+from canonlift.simulation.session import SimulateConfig, session
+from canonlift.solver.solve import solve
 from canonlift.training import checkpoint, loop, metrics_log, runs
 from canonlift.training import config as configs
 from canonlift.training.config import Config
@@ -49,13 +51,13 @@ Jobs = Iterator[tuple[str, Job]]
 
 
 def agreement(place: Place) -> Jobs:
-    """Repair, closed form, and loss and gradients of every config, on the device as on the CPU."""
+    """Repair, the solver, and loss and gradients of every config, on the device as on the CPU."""
     n_frames = 8 if place.toy else 512
     for method in METHODS:
         # The grid takes half a second a frame of a CPU.
         few = min(n_frames, 32) if method == "grid" else n_frames
         yield f"repair, {method}", partial(repair, place, method, few)
-    yield "closed form", partial(targets, place, n_frames)
+    yield "solver", partial(solver, place)
     names = [path.stem for path in configs.shipped()]
     for name in ("canonpose", "smoke", "sequence") if place.toy else names:
         yield f"objective, {name}", partial(objective, place, name)
@@ -73,16 +75,25 @@ def repair(place: Place, method: str, n_frames: int) -> dict[str, Any]:
     return agree(run, place.device, LEAST if method == "triangulate" else LEAST_OF_PEAKS)
 
 
-def targets(place: Place, n_frames: int) -> dict[str, Any]:
-    """Poses solved in closed form, each divided by its norm, and how far they are trusted."""
-    views = replace(training.film(n_frames), target=None)
+SOLVED_ALIKE = 0.02  # relative difference of solutions, whose steps amplify rounding
 
-    def run(dtype: torch.dtype, device: str) -> list[Tensor]:
-        found = closed_form(views.to(device, dtype), H36M17, window=4)
-        size = found.pose.flatten(-2).norm(dim=-1)[..., None, None].clamp_min(1e-12)
-        return [found.pose / size, found.trust]
 
-    return agree(run, place.device)
+def solver(place: Place) -> dict[str, Any]:
+    """Poses solved on the device and on the CPU, and frames per second of the device."""
+    config = SimulateConfig(n_train=1, n_test=0, n_frames=60 if place.toy else 3000)
+    ((_, recording),) = session(config)
+    first = solve(recording, device=place.device)
+    begin = time.perf_counter()
+    found = solve(recording, device=place.device)
+    seconds = time.perf_counter() - begin
+    expected = solve(recording).pose
+    gap = difference(*(torch.from_numpy(np.nan_to_num(x)) for x in (found.pose, expected)))
+    return {
+        "difference_from_cpu": gap,
+        "repeats": bool(np.array_equal(first.pose, found.pose, equal_nan=True)),
+        "frames_per_second": len(found.pose) / seconds,
+        "ok": gap < SOLVED_ALIKE,
+    }
 
 
 def agree(

@@ -13,7 +13,8 @@ HOT = (
     "geometry/rotations", "geometry/scale", "methods/consistency", "methods/frame_losses",
     "methods/fusion", "methods/objective", "methods/passes", "methods/relations",
     "methods/sequence_losses", "methods/terms", "models/dstformer", "models/layers", "models/mlp",
-    "models/table", "models/temporal", "solve/least_squares", "time_windows", "training/loop",
+    "methods/triangulation", "models/table", "models/temporal", "solver/bundle",
+    "solver/perspective", "time_windows", "training/loop",
     "types",
 )  # fmt: skip
 
