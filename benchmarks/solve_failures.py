@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
@@ -28,6 +27,7 @@ from canonlift.simulation.noise import smooth_noise
 from canonlift.simulation.session import film_knowingly
 from canonlift.solve.solve import solve
 
+FILE = "solve_failures.jsonl"
 SECONDS = 12.0
 FOUR = CameraConfig(n_views=4, distance_m=(4.0, 6.0), fixed=True)
 MOVING = CameraConfig(n_views=4, distance_m=(5.0, 9.0))
@@ -220,19 +220,26 @@ CASES: Mapping[str, Case] = {
 }
 
 
-def study(out: Path, cases: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Solve every case, print a Markdown table, and draw `OUT/solve_failures.png`."""
+def study(out: Path, results: Path, cases: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Solve every case, append rows, print them, and draw `OUT/solve_failures.png`."""
     out.mkdir(parents=True, exist_ok=True)
     found, drawings = [], []
     for name in cases or CASES:
         row, drawing = measure(name)
+        row |= {"commit": rows.commit(), "machine": rows.machine()}
+        rows.append(results / FILE, row)
         print(json.dumps(row), flush=True)
         found.append(row)
         drawings.append(drawing)
-    (out / "solve_failures.json").write_text(json.dumps(found, indent=1))
     print(table(found))
     draw(found, drawings, out / "solve_failures.png")
     return found
+
+
+def tables(results: Path = rows.RESULTS) -> list[str]:
+    """The last row of each case."""
+    found = {row["case"]: row for row in rows.read(results / FILE)}
+    return [table([found[name] for name in CASES if name in found])]
 
 
 def measure(name: str) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -328,6 +335,8 @@ def draw(
     found: Sequence[Mapping[str, Any]], drawings: Sequence[list[np.ndarray]], path: Path
 ) -> None:
     """A sheet of all cases: the true body grey, the one found blue, from the front and above."""
+    import matplotlib as mpl  # half a second, which the report need not wait
+
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 

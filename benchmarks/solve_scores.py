@@ -226,7 +226,7 @@ def by_clip(clips: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
         ]
         if "refined" in clip:
             rest.append(f"2d {clip['refined'].mean() / clip['detected'].mean():.2f}")
-        trust = np.nanmean(clip["window_trust"]) if len(clip["window_trust"]) else np.nan
+        trust = _mean(clip["window_trust"])
         lines.append(
             f"{mean['pa'] / mean['pa_bar']:.2f} {name}: N {mean['n']:.1f} PA {mean['pa']:.1f} "
             f"(triangulated {mean['n_bar']:.1f} {mean['pa_bar']:.1f}) wrong windows "
