@@ -27,12 +27,12 @@ from canonlift.data import batches, frames
 from canonlift.data.frames import Summary
 from canonlift.data.shards import FramesOnDisk, Shard, rows_of
 from canonlift.data.windows import Samples
+from canonlift.methods import targets
 from canonlift.simulation.athlete import perform, sample_person
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.motions import MOTIONS
 from canonlift.simulation.session import film
-from canonlift.solve.closed_form import closed_form
 from canonlift.training import config as configs
 from canonlift.training import loop, runs
 from canonlift.training.train import HOOKS
@@ -109,7 +109,7 @@ def sparse_session(folder: Path, n_frames: int, n_views: int, filled: float) -> 
     pose = perform(sample_person(g), list(MOTIONS), ISLAND, 30.0, g)
     recording = film(pose, H36M17, 30.0, CameraConfig(n_views=n_views), DetectorConfig(), g)
     views = frames.to_views(recording)
-    island = rows_of(replace(views, target=closed_form(views, H36M17)))
+    island = rows_of(replace(views, target=targets.solved(recording, n_views)))
     folder.mkdir(parents=True)
     shards = []
     for number, first in enumerate(range(0, n_frames, PER_SHARD)):

@@ -29,7 +29,7 @@ def config_of(
     demo = replace(
         demo,
         seed=seed,
-        data=DataConfig(train, test, demo.data.target, window_s=demo.data.window_s),
+        data=DataConfig(train, test, demo.data.target),
         fusion=replace(demo.fusion, threshold=setting.threshold),
     )
     config = recipe(demo, setting)
@@ -37,16 +37,10 @@ def config_of(
 
 
 def table_1(row: str) -> Recipe:
-    """The demo's schedule: learn closed-form targets, then stages 1 and 2 with a row's terms."""
+    """The demo's schedule: learn solved targets, then stages 1 and 2 with a row's terms."""
 
-    def recipe(demo: Config, setting: Setting) -> Config:
-        config = weighted(demo, dict.fromkeys(WITHOUT[row], 0.0))
-        if setting.cameras.n_views >= 3:
-            return config
-        # Two views have no closed form; the same steps go into reprojection.
-        start = replace(config.schedule[0], name="start", weights={"reprojection": 1.0})
-        data = replace(config.data, target="none")
-        return replace(config, data=data, schedule=[start, *config.schedule[1:]])
+    def recipe(demo: Config, _: Setting) -> Config:
+        return weighted(demo, dict.fromkeys(WITHOUT[row], 0.0))
 
     return recipe
 
@@ -65,27 +59,21 @@ def supervised(demo: Config, _: Setting) -> Config:
 
 
 def targets(demo: Config, _: Setting) -> Config:
-    """The closed-form targets alone: no term of the papers."""
+    """The solved targets alone: no term of the papers."""
     return _one_phase(demo, "targets", demo.data.target, {"target_pose": 1.0})
 
 
-def sequence(demo: Config, setting: Setting) -> Config:
-    """Windows, related by similarities; after the same start where there is one."""
+def sequence(demo: Config, _: Setting) -> Config:
+    """Windows, related by similarities; after the same start."""
     ours = configs.load("sequence")
-    schedule, target = ours.schedule, demo.data.target
-    if setting.cameras.n_views < 3:
-        # Without targets, what tells people from mirror images has to do so from the first step.
-        start = replace(schedule[0], weights={**schedule[1].weights, "flexion": 0.1})
-        schedule, target = [start, *schedule[1:]], "none"
     return replace(
         demo,
         batch_size=ours.batch_size,
         flip=ours.flip,
-        data=replace(demo.data, target=target),
         windows=ours.windows,
         model=ours.model,
         relation=ours.relation,
-        schedule=schedule,
+        schedule=ours.schedule,
     )
 
 

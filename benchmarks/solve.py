@@ -3,13 +3,12 @@
 Examples:
     python -m benchmarks.solve run room                       # all methods on one setting
     python -m benchmarks.solve run ski --seeds 3 --methods solve
-    python -m benchmarks.solve run room --methods reconstruct --run runs/demo
     python -m benchmarks.solve table                          # Markdown
     python -m benchmarks.solve speed                          # beside other programs
     python -m benchmarks.solve failures --out runs/failures   # what it does not survive
 
-A seed is that of the cameras and of the detector's errors; nothing is trained, but for
-`reconstruct`, which takes the model of a run.
+A seed is that of the cameras and of the detector's errors; nothing is trained. The rows of
+`closed_form`, by which targets were made before, were measured by the commits that they name.
 """
 
 import argparse
@@ -25,17 +24,9 @@ from benchmarks import films, rows, solve_scores
 from benchmarks.rows import Row
 from benchmarks.solve_scores import Found, Truth
 from benchmarks.triangulation import triangulate
-from canonlift.body.skeleton import ROOT
-from canonlift.data.frames import to_views
-from canonlift.data.prediction import Fused
 from canonlift.data.recording import load
 from canonlift.data.solution import Solution
-from canonlift.inference import model as models
-from canonlift.inference.predict import predict
-from canonlift.inference.reconstruction import reconstruct
-from canonlift.solve.closed_form import closed_form
-from canonlift.solve.solve import solve
-from canonlift.training import config as configs
+from canonlift.solver.solve import solve
 
 FILE = "solve.jsonl"
 FIGURES: Mapping[str, tuple[str, float, int]] = {  # heading, factor, digits
@@ -62,33 +53,13 @@ TRUSTED = 0.6  # proposed threshold of trust; the curve is in every row
 # -------------------------------------------------------------------------- methods
 
 
-def triangulation(truth: Truth, _: Path | None) -> Found:
+def triangulation(truth: Truth) -> Found:
     """All views together by the true cameras: the bar."""
     pose = truth.cameras.in_axes(triangulate(truth.recording, truth.cameras))
     return Found(pose, refined=truth.cameras.project(pose))
 
 
-def orthographic(truth: Truth, _: Path | None) -> Found | None:
-    """The targets of training, which take three views and the root."""
-    recording = truth.recording
-    unseen = not (recording.confidence[:, :, recording.joints.index(ROOT)] > 0).any()
-    if len(recording.views) < 3 or unseen:
-        return None
-    window = round(configs.load("demo").data.window_s * recording.fps)
-    target = closed_form(to_views(recording), recording.joints, window)
-    return Found(target.pose.numpy())
-
-
-def reconstruction(truth: Truth, run: Path | None) -> Found | None:
-    """What a trained network's poses of all views are made into."""
-    if run is None:
-        return None
-    model = models.load(run, "cpu")
-    fused: Fused = reconstruct(predict(model.network, model.config, truth.recording))
-    return Found(fused.in_camera, fused.rotation)
-
-
-def solved(truth: Truth, _: Path | None) -> Found:
+def solved(truth: Truth) -> Found:
     """The solver, which knows nothing of the cameras."""
     return of_solution(solve(truth.recording))
 
@@ -104,17 +75,16 @@ def of_solution(solution: Solution) -> Found:
         np.einsum("tvac,tjcd,tvbd->tvjab", turn, solution.covariance, turn),
         solution.trust,
         solution.swapped,
-        solution.position,
     )
 
 
-Method = Callable[[Truth, Path | None], Found | None]
+Method = Callable[[Truth], Found]
 METHODS: Mapping[str, Method] = {
     "triangulation": triangulation,
-    "closed_form": orthographic,
-    "reconstruct": reconstruction,
     "solve": solved,
 }
+
+GONE = ("closed_form",)  # its rows are still shown
 
 # ----------------------------------------------------------------------------- rows
 
@@ -126,10 +96,9 @@ def run(
     mocap: Path,
     work: Path,
     results: Path,
-    model: Path | None = None,
     verbose: bool = False,
-) -> dict[str, Any] | None:
-    """Append the row of a method on the test films of a setting; None: it cannot do them."""
+) -> dict[str, Any]:
+    """Append the row of a method on the test films of a setting."""
     commit = rows.commit()
     film = films.shoot(setting, mocap, work, films.ALL, seed, ("test",))
     clips, seconds, n_frames = {}, 0.0, 0
@@ -139,11 +108,9 @@ def run(
             truth.cameras.in_axes(triangulate(truth.recording, truth.cameras)), truth.recording
         )
         start = time.process_time()
-        found = METHODS[method](truth, model)
+        found = METHODS[method](truth)
         seconds += time.process_time() - start
         n_frames += truth.recording.n_frames
-        if found is None:
-            return None
         clips[path.stem] = solve_scores.figures(truth, found, bar)
     if verbose:
         print(*solve_scores.by_clip(clips), sep="\n")
@@ -174,7 +141,7 @@ def table(found: Sequence[Row]) -> str:
     heads = ["setting", "method", *(heading for heading, _, _ in FIGURES.values()), "seeds"]
     lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
     for setting in films.ALL:
-        for method in METHODS:
+        for method in (*METHODS, *GONE):
             if seeds := groups.get((setting, method)):
                 lines.append([setting, method, *_cells(list(seeds.values())), str(len(seeds))])
     return rows.markdown(lines)
@@ -237,7 +204,6 @@ def arguments() -> argparse.ArgumentParser:
     one.add_argument("setting", choices=(*films.ALL, "all"))
     one.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1")
     one.add_argument("--methods", nargs="+", default=list(METHODS), choices=tuple(METHODS))
-    one.add_argument("--run", type=Path, metavar="DIR", help="trained model of `reconstruct`")
     one.add_argument("--verbose", action="store_true", help="a line for each clip as well")
     show = commands.add_parser("table", help="print the rows as Markdown")
     fail = commands.add_parser("failures", help="what the solver does with hard recordings")
@@ -273,9 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for setting in settings:
             for seed in range(args.seeds):
                 for method in args.methods:
-                    given = args.data, args.work, args.results, args.run, args.verbose
-                    if row := run(method, setting, seed, *given):
-                        print(json.dumps(row), flush=True)
+                    given = args.data, args.work, args.results, args.verbose
+                    print(json.dumps(run(method, setting, seed, *given)), flush=True)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.noise import smooth_noise
 from canonlift.simulation.session import film_knowingly
-from canonlift.solve.solve import solve
+from canonlift.solver.solve import solve
 
 FILE = "solve_failures.jsonl"
 SECONDS = 12.0

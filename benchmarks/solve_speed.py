@@ -32,7 +32,7 @@ from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.motions import MOTIONS
 from canonlift.simulation.session import film_knowingly
-from canonlift.solve.solve import solve
+from canonlift.solver.solve import solve
 
 FILE = "solve_speed.jsonl"
 FPS = 30.0

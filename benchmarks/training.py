@@ -45,18 +45,18 @@ from canonlift.data import frames
 from canonlift.data.batches import batches, flip
 from canonlift.data.frames import FramesInMemory
 from canonlift.data.windows import Samples
+from canonlift.methods import targets
 from canonlift.models import layers
 from canonlift.models.mlp import PRECISIONS, CanonicalLifter
 from canonlift.models.table import Network
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, session
-from canonlift.solve.closed_form import closed_form
 from canonlift.training import config as configs
 from canonlift.training import loop, runs
 from canonlift.training.loop import Compute
 from canonlift.training.schedule import PhaseConfig
 from canonlift.training.train import HOOKS
-from canonlift.types import Views
+from canonlift.types import Target, Views
 
 N_VIEWS = 4
 SKIPOSE = 8481, 6  # rows, views
@@ -275,13 +275,17 @@ def film(n_frames: int, n_views: int = N_VIEWS) -> Views:
         fps=10.0,
         cameras=CameraConfig(n_views=n_views),
     )
-    parts = [frames.to_views(recording) for _, recording in session(config)]
+    parts = [
+        replace(frames.to_views(recording), target=targets.solved(recording, n_views))
+        for _, recording in session(config)
+    ]
+    solved = [part.target for part in parts if part.target is not None]
     views = Views(
         torch.cat([part.keypoints for part in parts]),
         torch.cat([part.confidence for part in parts]),
         torch.cat([part.rig for part in parts]),
+        Target(torch.cat([t.pose for t in solved]), torch.cat([t.trust for t in solved])),
     )
-    views = replace(views, target=closed_form(views, configs.load("demo").joints))
     return views[torch.arange(n_frames) % len(views)]
 
 

@@ -5,6 +5,8 @@
     recording = canonlift.convert(["phone_a.json", "phone_b.json"], fps=60)
     recording = canonlift.read("session.npz")
 
+    solution = canonlift.solve(recording)       # no network: .pose, .rotation, .focal_px, ...
+
     model = canonlift.train("demo", out="runs/demo")
     model = canonlift.load("runs/demo")
 
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
         Prediction,
         Recording,
         Results,
+        Solution,
         convert,
         evaluate,
         export,
         load,
         read,
         read_predictions,
+        read_solution,
+        solve,
         train,
     )
 
@@ -41,6 +46,7 @@ __all__ = [
     "Prediction",
     "Recording",
     "Results",
+    "Solution",
     "__version__",
     "convert",
     "evaluate",
@@ -48,6 +54,8 @@ __all__ = [
     "load",
     "read",
     "read_predictions",
+    "read_solution",
+    "solve",
     "train",
 ]
 

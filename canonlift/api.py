@@ -6,12 +6,14 @@ from pathlib import Path
 from canonlift.data import recording as recordings
 from canonlift.data.prediction import Fused, Prediction, read_predictions
 from canonlift.data.recording import Recording
+from canonlift.data.solution import Solution, read_solution
 from canonlift.evaluation.evaluate import evaluate
 from canonlift.evaluation.report import Results
 from canonlift.inference import model as models
 from canonlift.inference.model import Model
 from canonlift.output.export.exporter import export
 from canonlift.readers.convert import convert
+from canonlift.solver.solve import solve
 from canonlift.training import config as configs
 from canonlift.training import train as training
 
@@ -21,12 +23,15 @@ __all__ = [
     "Prediction",
     "Recording",
     "Results",
+    "Solution",
     "convert",
     "evaluate",
     "export",
     "load",
     "read",
     "read_predictions",
+    "read_solution",
+    "solve",
     "train",
 ]
 

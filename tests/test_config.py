@@ -160,13 +160,13 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
         (["skeleton=h36m"], "skeleton must be one of h36m17, .*got 'h36m'"),
         (
             ["variant=s1"],
-            "variant was renamed; .* see the configs cvsf, cvsf_s1 and cvsf_baseline",
+            "variant was given up; .* see the configs cvsf, cvsf_s1 and cvsf_baseline",
         ),
-        (["lifter.width=9"], "lifter.* was renamed; write model: {name: mlp"),
-        (["sequence={length: 9}"], "sequence.* was renamed; write windows: {length"),
+        (["lifter.width=9"], "lifter.* was given up; write model: {name: mlp"),
+        (["sequence={length: 9}"], "sequence.* was given up; write windows: {length"),
         (["schedule=[]"], "schedule needs at least one phase"),
-        (["data.target=mocap"], "target must be one of none, closed_form, pose3d, got 'mocap'"),
-        (["data.window_s=-1"], "data.window_s must not be negative, got -1.0"),
+        (["data.target=mocap"], "target must be one of none, solved, pose3d, got 'mocap'"),
+        (["data.window_s=2"], "data.window_s was given up; leave it out"),
         (["data.train=[]"], "data.train names no recordings and data.simulate films none"),
         (["data.simulate={}"], "data.train and data.test would not be read; set data.simulate=n"),
         (["data.simulate={n_frames: 1}"], "n_frames must be at least 2"),
@@ -211,7 +211,7 @@ def test_overrides_can_leave_the_simulated_session_for_recordings(load):
         (["schedule.0.weights.imitation=1"], "a term must be one of .*got 'imitation'"),
         (
             ["schedule.0.weights.target_pose=1"],
-            "'target_pose' needs a 3D target; set data.target to closed_form.*demo, recordings",
+            "'target_pose' needs a 3D target; set data.target to solved.*demo, recordings",
         ),
         (
             ["data.target=pose3d", "data.supervised=a.npz"],
@@ -288,7 +288,7 @@ def test_a_term_can_be_switched_off_by_its_weight(load):
     """A weight of 0 asks for nothing, a target neither."""
     both = LEAST.replace("{reprojection: 1.0}", "{target_pose: 1.0, reprojection: 1.0}")
     assert load(both, "schedule.0.weights.target_pose=0").terms == ["reprojection"]
-    assert load(both, "data.target=closed_form").terms == ["reprojection", "target_pose"]
+    assert load(both, "data.target=solved").terms == ["reprojection", "target_pose"]
 
 
 def test_recordings_of_one_view_serve_where_a_term_can_learn_from_them(load):

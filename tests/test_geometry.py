@@ -4,13 +4,12 @@ import pytest
 import torch
 from kornia.geometry.epipolar import symmetrical_epipolar_distance
 from scipy.spatial.transform import Rotation
-from synthetic_scene import random, random_rotations, scene, uniform
+from synthetic_scene import random, random_rotations, uniform
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.epipolar import epipolar_lines
-from canonlift.geometry.factorisation import factorise
 from canonlift.geometry.rotations import from_axis_angle, from_six, nearest_rotation
 from canonlift.geometry.scale import norm, unit_scale
 
@@ -276,86 +275,3 @@ def test_unit_scale_of_a_point_is_finite_and_so_is_its_gradient(dtype):
 def test_gradient_of_unit_scale():
     observed = uniform(2, 5) > 0.3
     assert gradcheck(lambda p: unit_scale(p, observed), random(2, 5, 3).requires_grad_())
-
-
-# Factorisation
-
-
-def pose_errors(found, truth):
-    """Distance from the true pose, up to a similarity and a reflection of everything."""
-    both = [align_similarity(x, truth)(x) - truth for x in (found, found * MIRROR)]
-    return torch.minimum(*(gap.norm(dim=-1).mean(-1) for gap in both))
-
-
-@pytest.mark.parametrize("n_views", range(3, 9))
-def test_exact_images_are_factored_exactly_whatever_their_scales(n_views):
-    views, truth = scene(6, n_views)
-    found = factorise(views.keypoints, views.confidence)
-    assert pose_errors(found.pose, truth.pose[:, 0]).max() < 1e-6
-    assert found.residual.max() < 1e-7
-    assert_rotations(found.rotation)
-    image = torch.einsum("bvrc,bjc->bvjr", found.rotation[:, :, :2], found.pose)
-    image = found.scale[..., None, None] * image
-    assert_close(image, views.keypoints, atol=1e-4, rtol=0)  # pixels
-
-
-def test_rotations_are_the_true_ones_up_to_one_rotation_and_reflection():
-    views, truth = scene(6, 5)
-    found = factorise(views.keypoints, views.confidence).rotation
-    relative = torch.einsum("bmrk,bnck->bmnrc", found, found)
-    expected = torch.einsum("bmrk,bnck->bmnrc", truth.rotation, truth.rotation)
-    mirrored = MIRROR[:, None] * relative * MIRROR
-    gap = torch.minimum(*((x - expected).abs().flatten(1).amax(-1) for x in (relative, mirrored)))
-    assert gap.max() < 1e-6
-
-
-def test_missing_joints_may_have_any_value_and_are_filled_in():
-    views, truth = scene(6, 6)
-    seen = uniform(*views.confidence.shape, seed=4) > 0.1
-    seen[:, :, 0] = True
-    images = []
-    for poison in (0.0, 1e6, torch.nan):
-        points = views.keypoints.masked_fill(~seen[..., None], poison)
-        images.append(factorise(points, seen.double(), iterations=300))
-    assert pose_errors(images[0].pose, truth.pose[:, 0]).max() < 1e-5
-    assert images[0].residual.max() < 1e-5
-    for other in images[1:]:
-        for a, b in zip(images[0], other, strict=True):
-            assert torch.equal(a, b)
-
-
-def test_a_wrong_point_of_less_weight_causes_less_error():
-    views, truth = scene(8, 5)
-    wrong = views.keypoints.clone()
-    wrong[:, 1, 5] += torch.tensor([60.0, -40.0], dtype=torch.float64)
-    errors = []
-    for trust in (1.0, 0.5, 0.1, 0.0):
-        weight = views.confidence.clone()
-        weight[:, 1, 5] = trust
-        errors.append(pose_errors(factorise(wrong, weight, 100).pose, truth.pose[:, 0]).mean())
-    assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 1e-6
-
-
-def test_residual_is_the_relative_error_of_the_images():
-    views, _ = scene(8, 5)
-    noise = views.keypoints.std() * random(*views.keypoints.shape, seed=7)
-    small, large = (
-        factorise(views.keypoints + share * noise, views.confidence).residual
-        for share in (0.01, 0.1)
-    )
-    assert ((small > 0.003) & (small < 0.02)).all()
-    assert ((large > 0.03) & (large < 0.2)).all()
-
-
-@pytest.mark.parametrize("n_views", [2, 3, 4])
-def test_samples_without_information_are_factored_without_failing(n_views):
-    views, _ = scene(4, n_views)
-    weight = views.confidence.clone()
-    weight[1] = 0.0
-    weight[2, 0] = 0.0
-    points = views.keypoints.clone()
-    points[3] = 0.0
-    found = factorise(points, weight)
-    assert all(part.isfinite().all() for part in found)
-    assert_rotations(found.rotation)

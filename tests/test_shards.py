@@ -13,9 +13,9 @@ from canonlift.body.skeleton import H36M17, SKELETONS
 from canonlift.data import batches, frames, shards
 from canonlift.data import recording as recordings
 from canonlift.data.windows import WindowConfig, cut
+from canonlift.methods import targets
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, session
-from canonlift.solve import closed_form
 from canonlift.training import checkpoint
 from canonlift.training import config as configs
 from canonlift.training import session as sessions
@@ -27,7 +27,7 @@ CONFIG = """
 batch_size: 8
 flip: true
 device: cpu
-data: {train: [TAKES/*.npz], target: closed_form}
+data: {train: [TAKES/*.npz], target: solved}
 model: {width: 16, rotation: 6d}
 fusion: {method: triangulate}
 schedule:
@@ -59,8 +59,8 @@ def takes(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
-def guess(_path, _recording, views):
-    return replace(views, target=closed_form.closed_form(views, H36M17))
+def guess(_path, recording, views):
+    return replace(views, target=targets.solved(recording, views.keypoints.shape[1]))
 
 
 def bare(_path, _recording, views):

@@ -9,12 +9,15 @@ from simulated import filmed
 from synthetic_scene import disturbed, random, scene, turned, uniform
 from torch.testing import assert_close
 
-from canonlift.body.skeleton import H36M17, ROOT
+from canonlift.body.skeleton import H36M17, ROOT, mirrored
 from canonlift.data.recording import save
 from canonlift.geometry.alignment import align_similarity
+from canonlift.geometry.rotations import from_axis_angle
 from canonlift.geometry.scale import unit_scale
-from canonlift.methods.targets import TRUSTED, consensus, empty, ground_truth
+from canonlift.methods.targets import TRUSTED, consensus, empty, ground_truth, solved
 from canonlift.types import Lifted, Target, Views
+
+HOME = H36M17.index(ROOT)
 
 
 def pose_error(pose, truth):
@@ -82,7 +85,7 @@ def test_the_true_target_is_the_recorded_pose_about_its_root(tmp_path):
 
 def test_without_truth_there_is_no_true_target(tmp_path):
     save(replace(filmed(n_views=3), pose3d=None), tmp_path / "take.npz")
-    with pytest.raises(ValueError, match="closed_form"):
+    with pytest.raises(ValueError, match="solved"):
         ground_truth(tmp_path / "take.npz", H36M17, n_views=3)
 
 
@@ -92,3 +95,61 @@ def test_an_empty_target_is_zero_without_trust(exact):
     assert target.pose.shape == (*views.confidence.shape, 3)
     assert not target.pose.any()
     assert not target.trust.any()
+
+
+def test_solved_targets_are_near_the_truth_of_cameras_that_face_the_person():
+    recording = filmed(n_views=4, n_frames=90)
+    target = solved(recording, 4)
+    seen = torch.from_numpy(recording.confidence) > 0
+    known = target.trust > 0.5
+    assert known.double().mean() > 0.9
+    assert not known[~seen.any(-1)].any()
+    # Without turning, the cameras would be off by where the person is in the image.
+    root = torch.from_numpy(recording.pose3d[:, :, HOME])
+    away = torch.rad2deg(torch.atan2(root[..., :2].norm(dim=-1), root[..., 2]))
+    assert away.max() > 2
+    truth = torch.from_numpy(recording.pose3d) - root[:, :, None]
+    facing = turn_onto_axis(root) @ truth.mT
+    everything = torch.ones_like(seen)
+    gap = unit_scale(target.pose, everything) - unit_scale(facing.mT, everything)
+    assert gap.norm(dim=-1)[known].mean() < 0.03
+
+
+def turn_onto_axis(ray):
+    """The smallest turn of a ray onto the z axis, by its axis and angle."""
+    axis = torch.linalg.cross(ray, torch.tensor([0.0, 0.0, 1.0]).expand_as(ray))
+    angle = torch.atan2(axis.norm(dim=-1, keepdim=True), ray[..., 2:])
+    return from_axis_angle(angle * torch.nn.functional.normalize(axis, dim=-1))
+
+
+def test_solved_targets_of_flipped_recordings_are_flipped():
+    recording = filmed(n_views=4, n_frames=60, error_scale=0.0)
+    partner = list(mirrored(H36M17))
+    flip = torch.tensor([-1.0, 1.0, 1.0])
+    width = recording.image_size[:, 0]
+    keypoints = recording.keypoints[:, :, partner].copy()
+    keypoints[..., 0] = width[:, None] - keypoints[..., 0]
+    other = solved(
+        replace(recording, keypoints=keypoints, confidence=recording.confidence[:, :, partner]), 4
+    )
+    target = solved(recording, 4)
+    sure = (target.trust > 0.5) & (other.trust[:, :, partner] > 0.5)
+    gap = (other.pose * flip)[:, :, partner] - target.pose
+    assert gap.norm(dim=-1)[sure].mean() < 0.01
+
+
+def test_a_single_view_has_no_solved_target_and_missing_views_are_padded():
+    recording = filmed(n_views=2, n_frames=30)
+    alone = replace(
+        recording,
+        keypoints=recording.keypoints[:, :1],
+        confidence=recording.confidence[:, :1],
+        views=recording.views[:1],
+        image_size=None,
+        pose3d=None,
+        keypoints_true=None,
+    )
+    assert (solved(alone, 3).trust == 0).all()
+    padded, target = solved(recording, 5), solved(recording, 2)
+    assert (padded.trust[:, 2:] == 0).all()
+    assert_close(padded.pose[:, :2], target.pose)

@@ -22,7 +22,7 @@ flip: true
 device: cpu
 checkpoint_seconds: 0.05
 data:
-  target: closed_form
+  target: solved
   simulate: {n_train: 2, n_test: 1, n_people_train: 2, n_people_test: 1, n_frames: 24,
     cameras: {n_views: 3}}
 model: {width: 16, rotation: 6d}
@@ -40,7 +40,7 @@ schedule:
 SHORT = """
 batch_size: 8
 device: cpu
-data: {train: [TAKES/train_*.npz], target: closed_form}
+data: {train: [TAKES/train_*.npz], target: solved}
 model: {width: 16, rotation: 6d}
 fusion: {method: triangulate}
 schedule:
@@ -107,7 +107,7 @@ OVER_TIME = """
 batch_size: 4
 device: cpu
 flip: true
-data: {train: [TAKES/train_*.npz], target: closed_form}
+data: {train: [TAKES/train_*.npz], target: solved}
 windows: {length: 9, stride: 4}
 model: {name: temporal, depth: 1, heads: 2, width: 16}
 relation: {name: procrustes, segment: 4}

@@ -25,6 +25,7 @@ class Subcommand(NamedTuple):
 # imported, so that `canonlift --help` answers at once.
 SUBCOMMANDS: Mapping[str, Subcommand] = {
     "convert": Subcommand("convert", "make recordings of what a detector or data set holds"),
+    "solve": Subcommand("solve", "3D, cameras and repaired joints of two or more views"),
     "train": Subcommand(
         "train", "train a network on recordings, and evaluate it", intermixed=True
     ),

@@ -99,19 +99,33 @@ def save_predictions(predictions: Iterable[tuple[str, Prediction]], path: str | 
     Raises:
         ValueError: if a name cannot stand in a file name, or is given twice.
     """
+    write_arrays(((name, arrays_of(prediction)) for name, prediction in predictions), path)
+
+
+def arrays_of(prediction: Prediction) -> dict[str, np.ndarray]:
+    """All arrays of a prediction, as the file names them after the name of the recording."""
+    given = to_arrays(prediction.recording)
+    return _predicted(prediction) | {f"recording/{key}": array for key, array in given.items()}
+
+
+def write_arrays(
+    recordings: Iterable[tuple[str, Mapping[str, np.ndarray]]], path: str | Path
+) -> None:
+    """Write the arrays of several recordings by their names, or no file at all.
+
+    Raises:
+        ValueError: if a name cannot stand in a file name, or is given twice.
+    """
     names: set[str] = set()
     with (
         files.writing(Path(path)) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
-        for name, prediction in predictions:
+        for name, arrays in recordings:
             check_name(name)
             if name in names:
                 raise ValueError(f"two recordings have the name {name!r}; rename one of them")
             names.add(name)
-            arrays = _predicted(prediction)
-            given = to_arrays(prediction.recording)
-            arrays |= {f"recording/{key}": array for key, array in given.items()}
             for key, array in arrays.items():
                 with archive.open(f"{name}/{key}.npy", "w", force_zip64=True) as part:
                     np.lib.format.write_array(part, array, allow_pickle=False)
@@ -152,16 +166,25 @@ class PredictionFile(Mapping[str, Prediction]):
             KeyError: if there is none of that name.
             ValueError: if the file is damaged.
         """
+        arrays = self.arrays(name)
+        try:
+            return assembled(arrays)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.path}: {name}: {error}; {REMEDY}") from error
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """All arrays that the file holds of a recording.
+
+        Raises:
+            KeyError: if there is none of that name.
+            ValueError: if the file is damaged.
+        """
         if name not in self.names:
             raise KeyError(name)
         prefix = f"{name}/"
         with open_npz(self.path, REMEDY) as file:
             keys = [key for key in file.files if key.startswith(prefix)]
-            arrays = {key.removeprefix(prefix): file[key] for key in keys}
-        try:
-            return _assembled(arrays)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{self.path}: {name}: {error}; {REMEDY}") from error
+            return {key.removeprefix(prefix): file[key] for key in keys}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -206,13 +229,14 @@ def _predicted(prediction: Prediction) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _assembled(arrays: Mapping[str, np.ndarray]) -> Prediction:
+def assembled(arrays: Mapping[str, np.ndarray]) -> Prediction:
     """A prediction from what the file holds of one recording.
 
     Raises:
         ValueError: if arrays are missing or do not belong together.
     """
-    inside = {key.partition("/")[2]: array for key, array in arrays.items() if "/" in key}
+    part = "recording/"
+    inside = {k.removeprefix(part): array for k, array in arrays.items() if k.startswith(part)}
     fused = [key for key in arrays if key.startswith("fused_")]
     wanted = [*PREDICTED, *([f"fused_{name}" for name in FUSED] if fused else [])]
     if missing := [name for name in wanted if name not in arrays]:

@@ -1,7 +1,7 @@
 """A trained network with all it needs to be used."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
 from canonlift.inference.predict import predict
-from canonlift.inference.reconstruction import with_fused
 from canonlift.methods.passes import Method
 from canonlift.models.table import Network
+from canonlift.solver.solve import solve
 from canonlift.training import checkpoint
 from canonlift.training.config import Config, from_yaml
 
@@ -45,14 +45,20 @@ class Model:
         return self.config.method
 
     def lift(self, recording: Recording) -> Prediction:
-        """Poses of a recording, view by view and of all views together.
+        """Poses of a recording, view by view; and of all views together, which are solved.
 
-        The joints of the recording may be in any order: they are converted by name.
+        The joints of the recording may be in any order: they are converted by name. Where there
+        are several views, `fused` and `keypoints_refined` are those of `canonlift.solve`, which
+        needs no network; `inference.predict` repairs joints as the config's fusion does.
 
         Raises:
             ValueError: if the model's joints cannot be made of those recorded.
         """
-        return with_fused(predict(self.network, self.config, recording))
+        lifted = predict(self.network, self.config, recording)
+        if len(lifted.views) < 2:
+            return lifted
+        together = solve(lifted.recording, device=self.device).prediction
+        return replace(lifted, keypoints_refined=together.keypoints_refined, fused=together.fused)
 
 
 def load(run: str | Path, device: str = "auto") -> Model:

@@ -57,7 +57,7 @@ def target_pose(views: Views, target: Target | None, lifted: Lifted) -> Float[Te
 
     `reprojection` with a third dimension, and as independent of size. The network is free to
     choose the canonical frame. Not in the papers: from a random start, reprojection alone can
-    settle on flat poses (see `solve.closed_form`).
+    settle on flat poses (see `targets.solved`).
 
     Raises:
         ValueError: if there is no target.

@@ -16,7 +16,7 @@ from torch import Tensor
 from canonlift.geometry.epipolar import epipolar_normals
 from canonlift.geometry.ridges import Ridges, Widths, highest_points, newton_step
 from canonlift.geometry.scale import norm
-from canonlift.solve.least_squares import Observations, triangulate
+from canonlift.methods.triangulation import Observations, triangulate
 from canonlift.suggestions import unknown
 from canonlift.types import Lifted, Views
 

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from canonlift.body.skeleton import ROOT
 from canonlift.data.frames import read_one
-from canonlift.solve.least_squares import Observations, resect, triangulate
+from canonlift.data.recording import Recording
+from canonlift.methods.triangulation import Observations, resect, triangulate
+from canonlift.solver.solve import solve
 from canonlift.types import Lifted, Target, Views
 
 TRUSTED = 0.5  # trust above which a target is more likely right than wrong
@@ -38,6 +41,29 @@ def consensus(views: Views, lifted: Lifted, rounds: int = 2) -> Target:
     return Target(in_camera, trust)
 
 
+def solved(recording: Recording, n_views: int) -> Target:
+    """Poses solved from all views of a recording together, padded to `n_views`.
+
+    In the axes of cameras that look straight at the person, as a lifter that is shown centred
+    keypoints cannot know better. Trust is that of the solution; it is 0 for joints that fewer than
+    two views observed, and everywhere in a recording of a single view.
+    """
+    missing = n_views - len(recording.views)
+    seen = torch.from_numpy(recording.confidence) > 0
+    if len(recording.views) < 2:
+        pose, trust = torch.zeros(*seen.shape, 3), torch.zeros(seen.shape)
+    else:
+        solution = solve(recording)
+        turned = np.einsum("tvrc,tvjc->tvjr", solution.facing, solution.in_camera)
+        pose = torch.from_numpy(np.nan_to_num(turned))
+        sure = torch.from_numpy(solution.trust)[:, None, None] * (seen.sum(1, keepdim=True) >= 2)
+        trust = sure * seen.any(-1, keepdim=True)
+    return Target(
+        torch.nn.functional.pad(pose, (0, 0, 0, 0, 0, missing)),
+        torch.nn.functional.pad(trust, (0, 0, 0, missing)),
+    )
+
+
 def empty(views: Views) -> Target:
     """A target without trust, for recordings read together with others that have a target."""
     return Target(
@@ -53,7 +79,7 @@ def ground_truth(path: Path, joints: tuple[str, ...], n_views: int) -> Target:
     """
     recording = read_one(path, joints)
     if recording.pose3d is None:
-        raise ValueError(f"{path}: has no pose3d to supervise with; set data.target: closed_form")
+        raise ValueError(f"{path}: has no pose3d to supervise with; set data.target: solved")
     root = joints.index(ROOT)
     pose = torch.from_numpy(recording.pose3d - recording.pose3d[:, :, root : root + 1])
     known = pose.isfinite().all(-1)

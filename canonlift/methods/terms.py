@@ -15,7 +15,7 @@ from canonlift.methods.targets import consensus
 
 # What a term may need, in the words of the error where a config does not provide it.
 NEEDS: Mapping[str, str] = {
-    "target": "a 3D target; set data.target to closed_form (or pose3d), or data.supervised",
+    "target": "a 3D target; set data.target to solved (or pose3d), or data.supervised",
     "canonical": "a network that predicts poses in a canonical frame",
     "image_scale": "a network that predicts poses in the scale of the image",
     "motion": "windows of two frames or more; set windows.length",

@@ -1,6 +1,5 @@
 """One experiment as a tree of dataclasses, read strictly from YAML."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -25,7 +24,7 @@ from canonlift.training.schedule import PhaseConfig
 
 TARGETS = {
     "none": "no 3D target",
-    "closed_form": "solved from all views together; self-supervised",
+    "solved": "solved from all views together; self-supervised",
     "pose3d": "the recordings' ground truth; supervised",
 }
 
@@ -38,19 +37,16 @@ class DataConfig:
     test: list[str] = field(default_factory=list)
     target: str = "none"  # row of TARGETS, for the terms that learn from 3D
     supervised: list[str] = field(default_factory=list)  # of train: 3D of these alone is read
-    window_s: float = 2.0  # closed_form: seconds in which cameras keep their relative rotations
     simulate: SimulateConfig | None = None  # film a session into RUN/session, and read that
     shards: str | None = None  # folder for copies, to train on more than fits into memory
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
             raise unknown("data.target", self.target, TARGETS)
-        if not 0 <= self.window_s < math.inf:
-            raise ValueError(f"data.window_s must not be negative, got {self.window_s}")
         if self.supervised and self.target == "pose3d":
             raise ValueError(
                 "data.target: pose3d reads the 3D of all recordings, data.supervised that of "
-                "some; set data.target to none or closed_form for the others, or "
+                "some; set data.target to none or solved for the others, or "
                 "data.supervised to []"
             )
         if self.simulate is None and not self.train:
@@ -217,16 +213,17 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
     except OmegaConfBaseException as error:
         message = str(error).partition("\n")[0]
         where = error.full_key
-        if where and where.partition(".")[0] in RENAMED:
-            message = f"{where} was renamed; {RENAMED[where.partition('.')[0]]}"
-            where = ""
+        remedy = RENAMED.get(where or "") or RENAMED.get((where or "").partition(".")[0])
+        if remedy is not None:
+            message, where = f"{where} was given up; {remedy}", ""
         raise ValueError(": ".join(filter(None, (str(path), where, message)))) from error
     except (yaml.YAMLError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-# Keys of version 0.1, and what to write instead.
+# Keys of before, and what to write instead.
 RENAMED = {
+    "data.window_s": "leave it out: targets are solved, with cameras that may turn as they like",
     "variant": "the terms with a weight are what is computed, so leave it out: for the rows of "
     "CVSF's Table 1 see the configs cvsf, cvsf_s1 and cvsf_baseline, for windows sequence",
     "lifter": "write model: {name: mlp, ...}",
@@ -241,8 +238,13 @@ def to_yaml(config: Config) -> str:
 
 
 def from_yaml(text: str) -> Config:
-    """Read back what `to_yaml` wrote."""
-    return _to_config(OmegaConf.create(text))
+    """Read back what `to_yaml` wrote, now or when targets were solved in closed form."""
+    given = yaml.safe_load(text)
+    data = given.get("data", {})
+    data.pop("window_s", None)
+    if data.get("target") == "closed_form":
+        data["target"] = "solved"
+    return _to_config(OmegaConf.create(given))
 
 
 def _to_config(given: Any) -> Config:

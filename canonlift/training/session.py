@@ -12,7 +12,6 @@ from canonlift.data.recording import Recording
 from canonlift.data.windows import Samples
 from canonlift.methods import targets
 from canonlift.simulation.session import write_session
-from canonlift.solve.closed_form import closed_form
 from canonlift.training.checkpoint import pick_device
 from canonlift.training.config import Config
 from canonlift.types import Views
@@ -62,8 +61,6 @@ def read_frames(config: Config, paths: list[Path], supervised: set[Path]) -> Fra
     if config.data.shards is None:
         return frames.read(paths, config.joints, config.least_views, complete)
     folder, kind = Path(config.data.shards), config.data.target
-    if kind == "closed_form":
-        kind += f" over {config.data.window_s} s"
     if supervised:
         kind += f", pose3d of {', '.join(config.data.supervised)}"
     if config.windows.fps is not None:
@@ -80,15 +77,15 @@ def announce(config: Config, total: Summary, supervised: Sequence[Path]) -> None
         print("no recording has two views, so there are no other views to learn from")
     if "camera_consistency" in config.terms and not total.fixed:
         print("no recording names a rig of fixed cameras, so camera_consistency does nothing")
-    if config.data.target == "closed_form":
+    if config.data.target == "solved":
         usable = total.trusted / total.frames
-        print(f"closed-form targets: {usable:.0%} of the frames trusted")
+        print(f"solved targets: {usable:.0%} of the frames trusted")
         if usable < TRUSTED:
             print(
-                "WARNING: there is next to nothing to learn from these targets: they take three "
-                "views of a body and limbs that come out equally long. With two cameras train "
-                "over time, without targets (`canonlift train sequence data.target=none`, as the "
-                "comments of that config say), or begin with start_from"
+                "WARNING: there is next to nothing to learn from these targets; `canonlift solve` "
+                "says of each recording how well its views agree. Train over time, without "
+                "targets (`canonlift train sequence data.target=none`, as the comments of that "
+                "config say), or begin with start_from"
             )
     elif config.data.target == "pose3d":
         print("SUPERVISED: training reads pose3d (data.target)")
@@ -120,11 +117,10 @@ def _complete(
 ) -> Views:
     """Add the target of a recording, and bring it to the frame rate of windows."""
     kind = "pose3d" if path in supervised else config.data.target
-    if kind == "closed_form":
-        window = max(1, round(config.data.window_s * recording.fps))
-        views = replace(views, target=closed_form(views, config.joints, window))
+    n_views = views.keypoints.shape[1]
+    if kind == "solved":
+        views = replace(views, target=targets.solved(recording, n_views))
     elif kind == "pose3d":
-        n_views = views.keypoints.shape[1]
         views = replace(views, target=targets.ground_truth(path, config.joints, n_views))
     elif supervised:  # all have to have one
         views = replace(views, target=targets.empty(views))

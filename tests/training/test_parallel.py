@@ -29,7 +29,7 @@ batch_size: 9
 flip: true
 device: cpu
 checkpoint_seconds: 1.0e+9
-data: {train: [TAKES/train_*.npz], test: [TAKES/test_*.npz], target: closed_form}
+data: {train: [TAKES/train_*.npz], test: [TAKES/test_*.npz], target: solved}
 model: {width: 32, rotation: 6d}
 fusion: {method: triangulate, extent: 0.7}
 schedule:
@@ -124,7 +124,7 @@ def test_several_processes_train_sequences_as_one(processes, config, tmp_path, m
     terms = [
         name for name, term in TERMS.items() if "image_scale" in term.needs or name == "flexion"
     ]
-    lines = config.read_text().partition("schedule:")[0].replace("closed_form", "pose3d")
+    lines = config.read_text().partition("schedule:")[0].replace("solved", "pose3d")
     lines = lines.replace("model: {width: 32, rotation: 6d}\n", "")
     over_time = tmp_path / "over_time.yaml"
     over_time.write_text(f"""{lines}

@@ -25,7 +25,6 @@ CHANGES_WEIGHTS = {
     "model.rotation": "axis_angle",
     "model.precision": "bfloat16",
     "data.target": "pose3d",
-    "data.window_s": "0.1",
     "schedule.0.weights": "{target_pose: 1.0, reprojection: 0.5}",
     "schedule.0.steps": "5",
     "schedule.0.learning_rate": "2e-3",

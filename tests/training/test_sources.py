@@ -88,7 +88,7 @@ def test_refuses_to_supervise_by_what_is_not_trained_on(short):
 
 def test_supervision_needs_the_truth(short, plant):
     path = plant("blind", pose3d=None)
-    with pytest.raises(ValueError, match="blind.npz: has no pose3d .* data.target: closed_form"):
+    with pytest.raises(ValueError, match="blind.npz: has no pose3d .* data.target: solved"):
         short("data.target=pose3d", f"data.train=[{path}]")
 
 
@@ -139,13 +139,13 @@ def test_a_run_that_is_there_outlives_recordings_that_are_gone(short, tmp_path):
 
 
 def test_a_guess_that_nobody_can_trust_is_warned_of(short, plant, capsys):
-    def two(take):
-        return np.where(np.arange(3)[:, None] < 2, take.confidence, 0.0).astype(np.float32)
+    def one(take):
+        return np.where(np.arange(3)[:, None] < 1, take.confidence, 0.0).astype(np.float32)
 
     short("schedule.0.steps=1", "schedule.1.steps=1")
     assert "WARNING" not in capsys.readouterr().out
-    plant("a", confidence=two)
-    short(f"data.train=[{plant('b', confidence=two).parent}/*.npz]", "schedule.0.steps=1",
+    plant("a", confidence=one)
+    short(f"data.train=[{plant('b', confidence=one).parent}/*.npz]", "schedule.0.steps=1",
           "schedule.1.steps=1")  # fmt: skip
     said = capsys.readouterr().out
     assert "0% of the frames trusted" in said
@@ -201,7 +201,7 @@ def test_recordings_of_different_numbers_of_views_train_together(short, plant, t
         keypoints_true=None,
     )
     alone = weights(short(f"data.train=[{takes}/train_01.npz]"))
-    for target in ("closed_form", "pose3d"):
+    for target in ("solved", "pose3d"):
         out = short(f"data.train=[{few}, {takes}/train_01.npz]", f"data.target={target}")
         assert "2 recordings, 48 frames, up to 3 views (2.5 on average)" in capsys.readouterr().out
         found = weights(out)

@@ -15,6 +15,7 @@ from canonlift import suggestions
 from canonlift.body.skeleton import ROOT
 from canonlift.data.frames import to_views
 from canonlift.data.prediction import Fused, Prediction, check_name, read_predictions
+from canonlift.data.solution import Solution
 from canonlift.output.export.formats import FORMATS
 from canonlift.output.export.markers import (
     Y_UP,
@@ -32,7 +33,7 @@ UNNAMED = "pose"  # name of a prediction that comes without one
 
 
 def export(
-    predictions: Prediction | Mapping[str, Prediction] | str | Path,
+    predictions: Prediction | Solution | Mapping[str, Prediction] | str | Path,
     out: str | Path,
     formats: Sequence[str] = ("trc", "html"),
     height: float | None = None,
@@ -44,7 +45,8 @@ def export(
     """Write predictions as files of other programs, and return the paths.
 
     Args:
-        predictions: one, several by name, or the path of `predictions.npz` or of its folder.
+        predictions: one, a solution, several by name, or the path of `predictions.npz` or of
+            its folder.
         out: folder for the files.
         formats: rows of `formats.FORMATS`.
         height: of the person in metres; without it and `bone`, lengths are in body units.
@@ -60,6 +62,8 @@ def export(
         FileExistsError: if a file exists, unless `overwrite`.
     """
     exporter = Exporter.parse(formats, height, bone, up, filter)
+    if isinstance(predictions, Solution):
+        predictions = predictions.prediction
     if isinstance(predictions, str | Path):
         predictions = read_predictions(predictions)
     elif isinstance(predictions, Prediction):

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from canonlift.geometry.rotations import nearest_rotation
-from canonlift.solve.body_prior import Tree, moving_mean
-from canonlift.solve.bundle import Basis, Priors, Solved, adjust
-from canonlift.solve.observed import Observed, Windows, cut, place_cameras
-from canonlift.solve.pose_library import look_up
+from canonlift.solver.body_prior import Tree, moving_mean
+from canonlift.solver.bundle import Basis, Priors, Solved, adjust
+from canonlift.solver.observed import Observed, Windows, cut, place_cameras
+from canonlift.solver.pose_library import look_up
 from canonlift.time_windows import triangle_weights, window_frames
 
 RATE_HZ = 5.0  # of the frames that are looked at
@@ -50,7 +50,7 @@ def track(
     fps: float,
     rig: bool,
     focal_known: bool = False,
-    shared_focal: bool = False,
+    same_focal: bool = False,
     block: int = 64,
 ) -> Track:
     """Cameras of every frame; `block` windows are solved at a time."""
@@ -62,19 +62,19 @@ def track(
     basis = Basis(
         _knots(frames.shape[1], 1 if rig else 1 + max(1, round(seconds / KNOT_S)), observed),
         observed.keypoints.new_ones(frames.shape[1], 1),
-        shared_focal,
+        same_focal,
     )
     focal_weight = (GIVEN_FOCAL_WEIGHT if focal_known else FOCAL_WEIGHT) / frames.shape[1]
     tree = Tree.of(joints, observed.keypoints)
+    likenesses = look_up(observed.keypoints[keys], observed.confidence[keys], joints)
     parts = []
     for some in frames.split(block):
         windows = cut(observed, some)
-        start = look_up(*windows.detections, joints)
-        rotation = start.rotation[:, None].expand(-1, some.shape[1], -1, -1, -1)
-        cameras = place_cameras(windows, start.pose, rotation)
-        solved = _settle(
-            windows, Solved.begin(start.pose, cameras), basis, tree, focal_weight, piece
-        )
+        likeness = likenesses.of(some // step)
+        pose, rotation = likeness.start()
+        rotation = rotation[:, None].expand(-1, some.shape[1], -1, -1, -1)
+        start = Solved.begin(pose, place_cameras(windows, pose, rotation))
+        solved = _settle(windows, start, basis, tree, focal_weight, piece)
         found = solved.cameras
         parts.append(
             Track(
@@ -83,7 +83,7 @@ def track(
                 found.log_nearness,
                 found.log_focal + windows.size.log(),
                 solved.pose,
-                start.unlikeness[:, None].expand(some.shape),
+                likeness.residual.mean(-1),
             )
         )
     together = Track(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -185,8 +185,15 @@ def _blended(
         ]
         return sums[0] / sums[1]
 
-    views = [mean(part, of_view) for part in windows[:4]]
-    return Track(*views, mean(windows.pose, share), mean(windows.unlikeness, share)), keys
+    blended = Track(
+        mean(windows.rotation, of_view),
+        mean(windows.origin, of_view),
+        mean(windows.log_nearness, of_view),
+        mean(windows.log_focal, of_view),
+        mean(windows.pose, share),
+        mean(windows.unlikeness, share),
+    )
+    return blended, keys
 
 
 def _interpolated(at_keys: Track, keys: Int[Tensor, " K"], n_frames: int) -> Track:

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from canonlift.data.recording import Recording
-from canonlift.solve.bundle import Detections
-from canonlift.solve.perspective import Cameras
+from canonlift.solver.bundle import Detections
+from canonlift.solver.perspective import Cameras
 
+ABSURD = 50.0  # distance from the middle, relative to the usual one, of what is no detection
 USUAL_LENS = 1.2  # focal length over the longer side of the image
 
 
@@ -39,6 +40,11 @@ def observe(
     """Take a recording's detections; without image sizes, cameras are taken to face the person."""
     confidence = torch.from_numpy(recording.confidence).to(device, dtype)
     keypoints = torch.from_numpy(recording.keypoints).to(device, dtype)
+    keypoints = keypoints.masked_fill((confidence == 0)[..., None], torch.nan)
+    middle = keypoints.nanmedian(0).values.nanmedian(1, keepdim=True).values
+    away = (keypoints - middle).abs().amax(-1)
+    usual = away.nanmedian(0).values.nanmedian(-1, keepdim=True).values
+    confidence = torch.where(away <= ABSURD * usual, confidence, 0.0)  # NaN compares as False
     keypoints = torch.where((confidence > 0)[..., None], keypoints, 0.0)
     if recording.image_size is None:
         side = keypoints.amax((0, 2, 3)).clamp_min(1.0)
@@ -100,4 +106,6 @@ def place_cameras(
     scale = torch.where(fits & (confidence > 0).any(-1), scale, usual)
     origin = target - scale[..., None] * middle
     log_nearness = scale.log() - windows.log_focal
-    return Cameras(rotation, origin, log_nearness, windows.log_focal, windows.centre, windows.aimed)
+    return Cameras(
+        rotation, origin, log_nearness, windows.log_focal, windows.centre, windows.aimed
+    )

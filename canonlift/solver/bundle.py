@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from canonlift.geometry.rotations import from_axis_angle
-from canonlift.solve.perspective import Cameras, Projection, derivatives, project
+from canonlift.solver.perspective import Cameras, derivatives, project
 
 N_LOCAL = 3  # unknowns of a camera in each frame: the origin's image and the nearness
 LONGEST = 1.0  # change of a logarithm in one step, at most
@@ -37,7 +37,7 @@ class Priors(NamedTuple):
     origin: Float[Tensor, "N T V 2"]
     log_nearness: Float[Tensor, "N T V"]
     nearness_weight: float
-    log_focal: Float[Tensor, "N #T V"]
+    log_focal: Float[Tensor, "N T V"]
     focal_weight: float
     origin_weight: float = 1e-6
     turn_weight: float = 0.0  # against turning of the cameras from one knot to the next
@@ -93,7 +93,9 @@ def adjust(
             half of its weight.
         steps: how many.
     """
-    state = start._replace(cost=_cost(start.pose, start.cameras, detections, priors, basis, tolerance))
+    state = start._replace(
+        cost=_cost(start.pose, start.cameras, detections, priors, basis, tolerance)
+    )
     for _ in range(steps):
         pose, cameras = _step(state, detections, priors, basis, tolerance)
         found = _cost(pose, cameras, detections, priors, basis, tolerance)
@@ -126,7 +128,7 @@ def _cost(
     basis: Basis,
     tolerance: float,
 ) -> Float[Tensor, " N"]:
-    square = (cameras.images(pose) - detections.points).square().sum(-1)
+    square = (project(cameras, pose).image - detections.points.movedim(-1, 0)).square_().sum(0)
     parts = [
         tolerance**2 * detections.confidence * (square / tolerance**2).log1p(),
         priors.pose_weight * (pose - priors.pose).square(),
@@ -150,67 +152,81 @@ def _turns(cameras: Cameras, basis: Basis) -> Float[Tensor, "N K_1 V 3"]:
 class _Normal(NamedTuple):
     """Normal equations after the joints are eliminated, and what gives the joints back."""
 
-    matrix: Float[Tensor, "N T V 7 V 7"]
-    right: Float[Tensor, "N T V 7"]
-    root: Float[Tensor, "N T J 3 3"]  # root^T root is the inverse of a joint's own matrix
-    coupling: Float[Tensor, "N T J3 V7"]
-    joints: Float[Tensor, "N T J3 1"]
+    matrix: Float[Tensor, "N T V P V P"]
+    right: Float[Tensor, "N T V P"]
+    root: Float[Tensor, "3 3 N T J"]  # root^T root is the inverse of a joint's own matrix
+    coupling: Float[Tensor, "N T VP J3"]  # root times a joint's part in the cameras' equations
+    joints: Float[Tensor, "N T J3"]  # root times a joint's right-hand side
 
 
 def _step(
     state: Solved, detections: Detections, priors: Priors, basis: Basis, tolerance: float
 ) -> tuple[Tensor, Cameras]:
     pose, cameras = state.pose, state.cameras
-    normal = _eliminate_joints(state, detections, priors, tolerance)
+    normal = _eliminate_joints(state, detections, priors, tolerance, basis.n_of_view > 0)
     change = _solve_cameras(normal, cameras, priors, basis)
     flat = change.flatten(2)[..., None]
-    joints = normal.joints - normal.coupling @ flat
-    joints = (normal.root.mT @ joints.unflatten(2, (-1, 3)))[..., 0]
-    return pose + joints, cameras._replace(
-        rotation=from_axis_angle(change[..., 3:6]) @ cameras.rotation,
+    joints = normal.joints - (normal.coupling.mT @ flat)[..., 0]
+    joints = joints.unflatten(2, (3, -1))
+    joints = torch.einsum("rcntj,ntrj->ntjc", normal.root, joints)
+    cameras = cameras._replace(
         origin=cameras.origin + change[..., :2],
         log_nearness=cameras.log_nearness + change[..., 2].clamp(-LONGEST, LONGEST),
-        log_focal=cameras.log_focal + change[..., 6].clamp(-LONGEST, LONGEST),
     )
+    if basis.n_of_view:
+        cameras = cameras._replace(
+            rotation=from_axis_angle(change[..., 3:6]) @ cameras.rotation,
+            log_focal=cameras.log_focal + change[..., 6].clamp(-LONGEST, LONGEST),
+        )
+    return pose + joints, cameras
 
 
 def _eliminate_joints(
-    state: Solved, detections: Detections, priors: Priors, tolerance: float
+    state: Solved, detections: Detections, priors: Priors, tolerance: float, turning: bool
 ) -> _Normal:
     pose, cameras = state.pose, state.cameras
-    n, t, v, j = detections.confidence.shape
-    seen: Projection = project(cameras, pose)
-    by_joint, by_camera = derivatives(cameras, seen)
-    residual = detections.points - seen.image
-    weight = robust_weights(residual.square().sum(-1), detections.confidence, tolerance)
-    root = weight.sqrt()[..., None, None]
-    damping = state.damping[:, None, None, None]
+    seen = project(cameras, pose)
+    by_joint, by_camera = derivatives(cameras, seen, turning)
+    residual = detections.points.movedim(-1, 0) - seen.image
+    weight = robust_weights(residual.square().sum(0), detections.confidence, tolerance)
+    root, damping = weight.sqrt(), state.damping[:, None, None]
+    # Coordinates come first, so that all arithmetic is of long rows; 3 x 3 matrices are too small.
+    of_joint, of_camera, gap = by_joint.mul_(root), by_camera.mul_(root), residual.mul_(root)
 
-    of_joint = root * (by_joint @ cameras.rotation[..., None, :, :])
-    of_camera = root * by_camera
-    gap = root[..., 0] * residual
-    rows = of_joint.transpose(2, 3).reshape(n, t, j, 2 * v, 3)
-    matrix = rows.mT @ rows
-    trace = matrix.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) / 3
-    matrix = matrix + torch.diag_embed((damping * trace + (priors.pose_weight + 1e-9)).expand(-1, -1, -1, 3))
-    right = rows.mT @ gap.transpose(2, 3).reshape(n, t, j, 2 * v, 1)
-    right = right + (priors.pose_weight * (priors.pose - pose))[..., None]
-    inverse = _inverse_cholesky(matrix)
-    coupling = (of_joint.mT @ of_camera).permute(0, 1, 3, 4, 2, 5).reshape(n, t, j, 3, 7 * v)
-    coupling = (inverse @ coupling).flatten(2, 3)
-    joints = (inverse @ right).flatten(2, 3)
+    matrix = torch.stack([_dot(of_joint[:, i], of_joint[:, j]) for i, j in LOWER]).sum(-2)
+    trace = (matrix[0] + matrix[2] + matrix[5]) / 3
+    matrix[DIAGONAL] += damping * trace + (priors.pose_weight + 1e-9)
+    right = _dot(of_joint, gap[:, None]).sum(-2)
+    right += priors.pose_weight * (priors.pose - pose).movedim(-1, 0)
+    inverse = _inverse_cholesky(matrix)  # 3 3 N T J
+    coupling = _dot(of_joint[:, :, None], of_camera[:, None])  # 3 P N T V J
+    turned = inverse[:, 0, None, :, :, None] * coupling[0]
+    turned.addcmul_(inverse[:, 1, None, :, :, None], coupling[1])
+    turned.addcmul_(inverse[:, 2, None, :, :, None], coupling[2])
+    coupling = turned.permute(2, 3, 4, 1, 0, 5).flatten(4).flatten(2, 3)  # N T VP 3J
+    joints = torch.einsum("rcntj,cntj->ntrj", inverse, right).flatten(2)
 
-    rows = of_camera.reshape(n, t, v, 2 * j, 7)
-    own = rows.mT @ rows
-    right_of_camera = (rows.mT @ gap.reshape(n, t, v, 2 * j, 1))[..., 0]
-    expected, prior = _camera_priors(cameras, priors)
+    n, t, v = cameras.log_focal.shape
+    rows = of_camera.permute(2, 3, 4, 1, 0, 5).flatten(4)  # N T V P 2J
+    own = rows @ rows.mT
+    right_of_camera = (rows @ gap.permute(1, 2, 3, 0, 4).flatten(3)[..., None])[..., 0]
+    expected, prior = (part[..., : rows.shape[3]] for part in _camera_priors(cameras, priors))
     diagonal = own.diagonal(dim1=-2, dim2=-1)
-    own = own + torch.diag_embed(damping * diagonal + prior + 1e-9)
-    whole = -(coupling.mT @ coupling).reshape(n, t, v, 7, v, 7)
+    diagonal += damping[..., None] * diagonal + prior + 1e-9
+    whole = (coupling @ coupling.mT).neg_().view(n, t, v, -1, v, rows.shape[3])
     whole.diagonal(dim1=2, dim2=4).add_(own.permute(0, 1, 3, 4, 2))
-    right_of_camera = right_of_camera + prior * expected
-    right_of_camera = right_of_camera - (coupling.mT @ joints).reshape(n, t, v, 7)
+    right_of_camera += prior * expected
+    right_of_camera -= (coupling @ joints[..., None]).view(right_of_camera.shape)
     return _Normal(whole, right_of_camera, inverse, coupling, joints)
+
+
+LOWER = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))  # of a symmetric 3 x 3 matrix
+DIAGONAL = [0, 2, 5]
+
+
+def _dot(a: Float[Tensor, "2 ..."], b: Float[Tensor, "2 ..."]) -> Tensor:
+    """Products of image coordinates, summed."""
+    return (a[0] * b[0]).addcmul_(a[1], b[1])
 
 
 def _camera_priors(
@@ -235,20 +251,21 @@ def _camera_priors(
 
 def _solve_cameras(
     normal: _Normal, cameras: Cameras, priors: Priors, basis: Basis
-) -> Float[Tensor, "N T V 7"]:
+) -> Float[Tensor, "N T V P"]:
     n, t, v = normal.right.shape[:3]
     size = N_LOCAL * v
     local = normal.matrix[:, :, :, :N_LOCAL, :, :N_LOCAL].reshape(n, t, size, size)
     right = normal.right[..., :N_LOCAL].reshape(n, t, size, 1)
     factor, _ = torch.linalg.cholesky_ex(local)
     if basis.n_of_view == 0:
-        found = torch.cholesky_solve(right, factor).reshape(n, t, v, N_LOCAL)
-        return torch.nn.functional.pad(found, (0, 4))
+        return torch.cholesky_solve(right, factor).reshape(n, t, v, N_LOCAL)
     spread = _spread(basis)
     between = normal.matrix[:, :, :, :N_LOCAL, :, N_LOCAL:].reshape(n, t, size * v, 4) @ spread
     between = between.reshape(n, t, size, -1)
     globals_ = normal.matrix[:, :, :, N_LOCAL:, :, N_LOCAL:]
-    whole = torch.einsum("tac,ntuavb,tbd->nucvd", spread, globals_, spread).flatten(3).flatten(1, 2)
+    whole = (
+        torch.einsum("tac,ntuavb,tbd->nucvd", spread, globals_, spread).flatten(3).flatten(1, 2)
+    )
     pull = torch.einsum("tac,ntva->nvc", spread, normal.right[..., N_LOCAL:])
     both = torch.linalg.solve_triangular(factor, torch.cat([between, right], -1), upper=False)
     known, rest = both[..., :-1], both[..., -1:]
@@ -314,10 +331,9 @@ def _solve(matrix: Float[Tensor, "N G G"], right: Float[Tensor, "N G 1"]) -> Ten
     return torch.cholesky_solve(right, factor)
 
 
-def _inverse_cholesky(h: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+def _inverse_cholesky(lower: Float[Tensor, "6 N T J"]) -> Float[Tensor, "3 3 N T J"]:
     """The inverse of the lower Cholesky factor of positive definite matrices."""
-    a, b, c = h[..., 0, 0], h[..., 1, 0], h[..., 2, 0]
-    d, e, f = h[..., 1, 1], h[..., 2, 1], h[..., 2, 2]
+    a, b, d, c, e, f = lower
     xx = a.rsqrt()
     b, c = b * xx, c * xx
     yy = (d - b * b).clamp_min(1e-20).rsqrt()
@@ -326,8 +342,7 @@ def _inverse_cholesky(h: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3
     yx, zy = -yy * b * xx, -zz * e * yy
     zx = -zz * (c * xx + e * yx)
     zero = torch.zeros_like(a)
-    rows = [xx, zero, zero, yx, yy, zero, zx, zy, zz]
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return torch.stack([xx, zero, zero, yx, yy, zero, zx, zy, zz]).unflatten(0, (3, 3))
 
 
 def joint_covariance(
@@ -335,5 +350,5 @@ def joint_covariance(
 ) -> Float[Tensor, "N T J 3 3"]:
     """Covariance of joints for cameras that are as they are, for residuals of variance 1."""
     steady = solved._replace(damping=torch.zeros_like(solved.damping))
-    root = _eliminate_joints(steady, detections, priors, tolerance).root
-    return root.mT @ root
+    root = _eliminate_joints(steady, detections, priors, tolerance, turning=False).root
+    return torch.einsum("rcntj,rdntj->ntjcd", root, root)

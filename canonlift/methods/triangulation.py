@@ -107,36 +107,6 @@ def _solve_symmetric(
     return solved / (xx * co_xx + xy * co_xy + xz * co_xz)[:, None]
 
 
-def adjust(
-    observations: Observations,
-    rotation: Float[Tensor, "B V 3 3"],
-    pose: Float[Tensor, "B J 3"],
-    tolerance: float,
-    rounds: int = 10,
-    prior_weight: float | None = None,
-) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B V 3 3"]]:
-    """Pose, rotations and scales of the views that fit the detections, each in turn.
-
-    With `prior_weight`, `pose` is the prior of every round, because two or three views alone
-    determine a pose badly. Without, it is where to start, and the prior of a round is the pose of
-    the round before, of weight `PRIOR_WEIGHT`.
-    """
-    weight, prior = observations.confidence, pose
-    for _ in range(rounds):
-        if prior_weight is None:
-            pose, weight = triangulate(observations, rotation, pose, tolerance, reweightings=1)
-        else:
-            pose, weight = triangulate(observations, rotation, prior, tolerance, 3, prior_weight)
-        rotation = resect(observations, rotation, pose, weight)
-        points = observations.points
-        image = torch.einsum("bvrc,bjc->bvjr", rotation[:, :, :2], pose)
-        product = (weight[..., None] * points * image).sum((2, 3), keepdim=True)
-        square = (weight[..., None] * points.square()).sum((2, 3), keepdim=True)
-        ratio = (product / square.clamp_min(1e-12)).clamp(0.5, 2.0)
-        observations = observations._replace(points=points * ratio)
-    return pose, rotation
-
-
 def resect(
     observations: Observations,
     rotation: Float[Tensor, "B V 3 3"],

@@ -7,9 +7,8 @@ from synthetic_scene import random, scene, turned, uniform
 from torch.testing import assert_close
 
 from canonlift.geometry.alignment import align_similarity
-from canonlift.solve.least_squares import (
+from canonlift.methods.triangulation import (
     Observations,
-    adjust,
     nearest_orthonormal_pair,
     resect,
     triangulate,
@@ -119,19 +118,6 @@ def test_resection_returns_rotations(noisy):
     eye = torch.eye(3, dtype=torch.float64).expand_as(rotation)
     assert_close(rotation @ rotation.mT, eye)
     assert_close(torch.linalg.det(rotation), torch.ones_like(rotation[..., 0, 0]))
-
-
-def test_adjusting_finds_pose_rotations_and_scales_together():
-    views, truth = scene(n_samples=4)
-    off = turned(truth, 0.15, seed=5)
-    seen = Observations.of(views, truth)
-    wrong = seen._replace(points=seen.points * torch.tensor([0.9, 1.0, 1.1, 1.05])[:, None, None])
-    pose, rotation = adjust(wrong, off.rotation, seen.prior, 1.0, rounds=300)
-    relative = rotation[:, 1:] @ rotation[:, :1].mT
-    expected = truth.rotation[:, 1:] @ truth.rotation[:, :1].mT
-    start = off.rotation[:, 1:] @ off.rotation[:, :1].mT
-    assert (relative - expected).abs().max() < 0.1 * (start - expected).abs().max()
-    assert pose_error(pose, truth.pose[:, 0]) < 0.002
 
 
 def test_triangulation_has_the_gradient_of_its_last_least_squares(noisy):

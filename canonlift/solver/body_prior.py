@@ -1,4 +1,4 @@
-"""What is known of a body before it is seen: it moves smoothly, and its bones keep their lengths."""
+"""What is known of a body unseen: it moves smoothly, and its bones keep their lengths."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,8 +35,11 @@ class Tree(NamedTuple):
             origin.append(at)
         starts, ends = zip(*pairs, strict=True) if pairs else ((), ())
         others = [number.get(partner[end], index) for index, end in enumerate(ends)]
-        indices = (torch.tensor(x, dtype=torch.long, device=like.device) for x in (starts, ends, others, origin))
-        return cls(*indices, path.to(like))
+        start, end, other, first = (
+            torch.tensor(x, dtype=torch.long, device=like.device)
+            for x in (starts, ends, others, origin)
+        )
+        return cls(start, end, other, first, path.to(like))
 
     def with_steady_bones(self, pose: Float[Tensor, "N T J 3"]) -> Float[Tensor, "N T J 3"]:
         """The same directions, and for every bone its median length in the window.
@@ -54,7 +57,7 @@ class Tree(NamedTuple):
 def moving_mean(
     values: Float[Tensor, "N T *shape"], width: int, piece: int | None = None
 ) -> Float[Tensor, "N T *shape"]:
-    """Mean over `width` neighbouring frames, an odd number, each within its own piece of frames."""
+    """Mean over an odd number of neighbouring frames, within pieces of consecutive ones."""
     piece = piece or values.shape[1]
     parts = values.reshape(-1, piece, values[0, 0].numel()).mT
     half = width // 2
