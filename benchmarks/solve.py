@@ -48,7 +48,6 @@ FIGURES: Mapping[str, tuple[str, float, int]] = {  # heading, factor, digits
     "false_swaps": ("false swaps %", 100, 3),
     "frames_per_second": ("frames/s of CPU time", 1, 0),
 }
-TRUSTED = 0.6  # proposed threshold of trust; the curve is in every row
 
 # -------------------------------------------------------------------------- methods
 
@@ -155,7 +154,7 @@ def _cells(seeds: Sequence[Row]) -> list[str]:
     return cells
 
 
-def at(row: Row, threshold: float = TRUSTED) -> dict[str, float | None]:
+def at(row: Row, threshold: float = solve_scores.TRUSTED) -> dict[str, float | None]:
     """Windows that trust calls good at a threshold, and wrong ones among all that it does."""
     for limit, good, wrong in row["trust"] or ():
         if limit == threshold:

@@ -35,7 +35,6 @@ ACTIONS = ["run", "squat", "throw"]
 WRONG_VIEW = 1  # the view that something is wrong with
 # Mean errors of a good recording are 28 and 42 mm. In one view, what it shows may be wrong.
 WRONG_MM, WRONG_IN_A_VIEW_MM = 56.0, 90.0
-LOW = 0.9  # trust over that of a good recording, below which it is low
 OUTSIDE = 0.75  # inliers of a view over those of the others, below which it is named by them
 
 
@@ -291,7 +290,7 @@ def recorded(case: Case) -> Truth:
     return Truth(filmed.recording, filmed.cameras, filmed.swapped, filmed.defined)
 
 
-def verdict(row: Mapping[str, Any], good_trust: float) -> str:
+def verdict(row: Mapping[str, Any]) -> str:
     """Whether the result is good, and whether the solution tells."""
     wrong = [v for v, n in enumerate(row["n_of_views"]) if n > WRONG_IN_A_VIEW_MM]
     named = row["stands_out"] < OUTSIDE
@@ -299,7 +298,7 @@ def verdict(row: Mapping[str, Any], good_trust: float) -> str:
     if not whole and not wrong:
         return f"good, names view {row['worst_view']}" if named else "good"
     what = "wrong" if whole else f"wrong in view {wrong[0]}"
-    if row["trust"] < LOW * good_trust or (named and wrong == [row["worst_view"]]):
+    if row["trust"] < solve_scores.TRUSTED or (named and wrong == [row["worst_view"]]):
         return f"{what}, it tells"
     return f"{what.upper()}, SILENTLY"
 
@@ -311,7 +310,6 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         "rotation °", "focal %", "trust", "trust of the worst 5 %", "inliers of views", "verdict",
     )  # fmt: skip
     lines = [list(heads), ["---"] + ["---:"] * 8 + ["---"] * 2]
-    trusts = [row["trust"] for row in found if row["case"].startswith("good")]
     for row in found:
         lines.append(
             [
@@ -325,7 +323,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['trust']:.2f}",
                 f"{row['least_trust']:.2f}",
                 " ".join(f"{x:.2f}" for x in row["inlier_of_views"]),
-                verdict(row, min(trusts, default=0.7)),
+                verdict(row),
             ]
         )
     return rows.markdown(lines)
@@ -343,7 +341,6 @@ def draw(
     columns = 4
     n_rows = -(-len(found) // columns)
     figure, axes = plt.subplots(n_rows, columns, figsize=(16, 2.7 * n_rows), squeeze=False)
-    good = [row["trust"] for row in found if row["case"].startswith("good")]
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, row, (true, ours) in zip(axes.flat, found, drawings, strict=False):
@@ -356,7 +353,7 @@ def draw(
                     for a, b in bones(H36M17):
                         ends = pose[[a, b]]
                         axis.plot(x + ends[:, across], -ends[:, down], color=colour, lw=width)
-        state = verdict(row, min(good, default=0.7))
+        state = verdict(row)
         axis.set_title(
             f"{row['case']}: {state}\nPA {row['pa_mpjpe_mm']:.0f} mm "
             f"({row['pa_bar_mm']:.0f} with true cameras), trust {row['trust']:.2f}",
