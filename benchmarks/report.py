@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import gpu_report, ptz, rows, sequence_tables
+from benchmarks import (
+    gpu_report,
+    ptz,
+    rows,
+    sequence_tables,
+    solve,
+    solve_failures,
+    solve_speed,
+)
 from benchmarks.sequence_studies import STUDIES
 from canonlift import files
 
@@ -25,6 +33,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "ablations": lambda: ptz.tables(rows.RESULTS)[2],
     "steps": lambda: ptz.table_over_steps(rows.RESULTS),
     "gpu": lambda: gpu_report.of_file(rows.RESULTS / "gpu.json"),
+    "solve": lambda: solve.tables()[0],
+    "solve_trust": lambda: solve.tables()[1],
+    "solve_speed": lambda: solve_speed.tables()[0],
+    "solve_anipose": lambda: solve_speed.tables()[1],
+    "solve_failures": lambda: solve_failures.tables()[0],
     **{study: partial(sequence_tables.show, study) for study in STUDIES},
 }
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
@@ -28,6 +27,7 @@ from canonlift.simulation.noise import smooth_noise
 from canonlift.simulation.session import film_knowingly
 from canonlift.solver.solve import solve
 
+FILE = "solve_failures.jsonl"
 SECONDS = 12.0
 FOUR = CameraConfig(n_views=4, distance_m=(4.0, 6.0), fixed=True)
 MOVING = CameraConfig(n_views=4, distance_m=(5.0, 9.0))
@@ -35,7 +35,6 @@ ACTIONS = ["run", "squat", "throw"]
 WRONG_VIEW = 1  # the view that something is wrong with
 # Mean errors of a good recording are 28 and 42 mm. In one view, what it shows may be wrong.
 WRONG_MM, WRONG_IN_A_VIEW_MM = 56.0, 90.0
-LOW = 0.9  # trust over that of a good recording, below which it is low
 OUTSIDE = 0.75  # inliers of a view over those of the others, below which it is named by them
 
 
@@ -220,19 +219,26 @@ CASES: Mapping[str, Case] = {
 }
 
 
-def study(out: Path, cases: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Solve every case, print a Markdown table, and draw `OUT/solve_failures.png`."""
+def study(out: Path, results: Path, cases: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Solve every case, append rows, print them, and draw `OUT/solve_failures.png`."""
     out.mkdir(parents=True, exist_ok=True)
     found, drawings = [], []
     for name in cases or CASES:
         row, drawing = measure(name)
+        row |= {"commit": rows.commit(), "machine": rows.machine()}
+        rows.append(results / FILE, row)
         print(json.dumps(row), flush=True)
         found.append(row)
         drawings.append(drawing)
-    (out / "solve_failures.json").write_text(json.dumps(found, indent=1))
     print(table(found))
     draw(found, drawings, out / "solve_failures.png")
     return found
+
+
+def tables(results: Path = rows.RESULTS) -> list[str]:
+    """The last row of each case."""
+    found = {row["case"]: row for row in rows.read(results / FILE)}
+    return [table([found[name] for name in CASES if name in found])]
 
 
 def measure(name: str) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -284,7 +290,7 @@ def recorded(case: Case) -> Truth:
     return Truth(filmed.recording, filmed.cameras, filmed.swapped, filmed.defined)
 
 
-def verdict(row: Mapping[str, Any], good_trust: float) -> str:
+def verdict(row: Mapping[str, Any]) -> str:
     """Whether the result is good, and whether the solution tells."""
     wrong = [v for v, n in enumerate(row["n_of_views"]) if n > WRONG_IN_A_VIEW_MM]
     named = row["stands_out"] < OUTSIDE
@@ -292,7 +298,7 @@ def verdict(row: Mapping[str, Any], good_trust: float) -> str:
     if not whole and not wrong:
         return f"good, names view {row['worst_view']}" if named else "good"
     what = "wrong" if whole else f"wrong in view {wrong[0]}"
-    if row["trust"] < LOW * good_trust or (named and wrong == [row["worst_view"]]):
+    if row["trust"] < solve_scores.TRUSTED or (named and wrong == [row["worst_view"]]):
         return f"{what}, it tells"
     return f"{what.upper()}, SILENTLY"
 
@@ -304,7 +310,6 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         "rotation °", "focal %", "trust", "trust of the worst 5 %", "inliers of views", "verdict",
     )  # fmt: skip
     lines = [list(heads), ["---"] + ["---:"] * 8 + ["---"] * 2]
-    trusts = [row["trust"] for row in found if row["case"].startswith("good")]
     for row in found:
         lines.append(
             [
@@ -318,7 +323,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['trust']:.2f}",
                 f"{row['least_trust']:.2f}",
                 " ".join(f"{x:.2f}" for x in row["inlier_of_views"]),
-                verdict(row, min(trusts, default=0.7)),
+                verdict(row),
             ]
         )
     return rows.markdown(lines)
@@ -328,13 +333,14 @@ def draw(
     found: Sequence[Mapping[str, Any]], drawings: Sequence[list[np.ndarray]], path: Path
 ) -> None:
     """A sheet of all cases: the true body grey, the one found blue, from the front and above."""
+    import matplotlib as mpl  # half a second, which the report need not wait
+
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     columns = 4
     n_rows = -(-len(found) // columns)
     figure, axes = plt.subplots(n_rows, columns, figsize=(16, 2.7 * n_rows), squeeze=False)
-    good = [row["trust"] for row in found if row["case"].startswith("good")]
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, row, (true, ours) in zip(axes.flat, found, drawings, strict=False):
@@ -347,7 +353,7 @@ def draw(
                     for a, b in bones(H36M17):
                         ends = pose[[a, b]]
                         axis.plot(x + ends[:, across], -ends[:, down], color=colour, lw=width)
-        state = verdict(row, min(good, default=0.7))
+        state = verdict(row)
         axis.set_title(
             f"{row['case']}: {state}\nPA {row['pa_mpjpe_mm']:.0f} mm "
             f"({row['pa_bar_mm']:.0f} with true cameras), trust {row['trust']:.2f}",

@@ -22,6 +22,7 @@ from canonlift.simulation.cameras import Cameras
 WINDOW_S = 2.0
 WRONG = 2.0  # a window's PA-MPJPE over that of triangulation, above which it is wrong
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)  # of trust
+TRUSTED = 0.8  # proposed: one of them
 RIGHT, SPOILT = 0.02, 0.03  # 2D errors over the person's size: before, and after repair
 NORMAL = {"68": 0.9945, "95": 1.9600}  # standard deviations on either side
 MATTERS = 0.05  # displacement over the person's size from which a swap matters
@@ -226,7 +227,7 @@ def by_clip(clips: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
         ]
         if "refined" in clip:
             rest.append(f"2d {clip['refined'].mean() / clip['detected'].mean():.2f}")
-        trust = np.nanmean(clip["window_trust"]) if len(clip["window_trust"]) else np.nan
+        trust = _mean(clip["window_trust"])
         lines.append(
             f"{mean['pa'] / mean['pa_bar']:.2f} {name}: N {mean['n']:.1f} PA {mean['pa']:.1f} "
             f"(triangulated {mean['n_bar']:.1f} {mean['pa_bar']:.1f}) wrong windows "
