@@ -184,7 +184,7 @@ def weights_of(name: str, device: str) -> Weights:
         command = golden.command(out, device)
         if golden.stopped:
             _stop_in_first_phase(command, out)
-        finished = _start(command)
+        finished = start_program(command)
         printed = finished.communicate()[0]
         if finished.returncode:
             raise RuntimeError(f"{name} failed:\n{printed[-2000:]}")
@@ -192,7 +192,8 @@ def weights_of(name: str, device: str) -> Weights:
     return {**state["lifter"], "mean_pose": state["mean_pose"]}
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+def start_program(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Start it; what it prints is kept."""
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -205,7 +206,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[str]:
 
 def _stop_in_first_phase(command: Sequence[str], out: Path) -> None:
     """Start a run, and ask it to stop once it has logged a step."""
-    begun, log = _start(command), out / "metrics.csv"
+    begun, log = start_program(command), out / "metrics.csv"
     while begun.poll() is None and not (log.is_file() and log.read_text().count("\n") > 1):
         time.sleep(0.01)
     begun.send_signal(signal.SIGTERM)

@@ -51,7 +51,7 @@ from canonlift.methods import targets
 from canonlift.models import layers
 from canonlift.models.layers import PRECISIONS
 from canonlift.models.mlp import CanonicalLifter
-from canonlift.models.table import Network
+from canonlift.models.network import Network
 from canonlift.simulation.cameras import CameraConfig
 from canonlift.simulation.session import SimulateConfig, session
 from canonlift.training import config as configs

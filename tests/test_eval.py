@@ -374,13 +374,13 @@ def test_what_is_no_checkpoint_is_refused_by_name(run, tmp_path):
     whole = (run / "checkpoint.pt").read_bytes()
     for content in (b"", b"hello", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=f"{path}: not a readable checkpoint"):
+        with pytest.raises(ValueError, match=f"{path}: damaged, or not a checkpoint"):
             checkpoint.load(tmp_path)
     torch.save({"weights": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match=f"{path}: not a checkpoint of canonlift"):
         checkpoint.load(tmp_path)
     torch.save({"config": "", "lifter": Path("x")}, path)  # a pickled object
-    with pytest.raises(ValueError, match="not a readable checkpoint"):
+    with pytest.raises(ValueError, match="damaged, or not a checkpoint"):
         checkpoint.load(tmp_path)
 
 

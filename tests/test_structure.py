@@ -80,7 +80,7 @@ def calls(name):
 
 
 def test_the_reader_of_imports_reads_them():
-    assert {"methods.fusion", "models.mlp", "types"} <= imports("methods.passes")
+    assert {"methods.fusion", "models.network", "types"} <= imports("methods.passes")
     assert {"files", "body.skeleton"} <= imports("data.recording")
     assert {"training.checkpoint", "data.frames"} <= imports("training.session")
 

@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         print("There are no test recordings, so nothing was evaluated or drawn.")
     print("\nNext:")
-    print(f"  canonlift view {out}")
+    if test:
+        print(f"  canonlift view {out}")
     print(f"  canonlift eval {out} --recordings YOUR.npz")
     print("  canonlift convert --help    # recordings from your detector")
 

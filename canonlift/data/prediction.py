@@ -73,6 +73,9 @@ class Prediction:
                     f"views and {n_joints} joints needs {need[name]}; predict this recording"
                 )
 
+    def __repr__(self) -> str:
+        return f"Prediction(of {self.recording!r}, fused: {self.fused is not None})"
+
     @property
     def joints(self) -> tuple[str, ...]:
         """Names of the joints."""

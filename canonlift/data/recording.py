@@ -59,6 +59,12 @@ class Recording:
                 "set the confidence of unobserved joints to 0"
             )
 
+    def __repr__(self) -> str:
+        return (
+            f"Recording({self.n_frames} frames at {self.fps:g} fps, {len(self.views)} views, "
+            f"{len(self.joints)} joints{f', rig {self.rig!r}' if self.rig else ''})"
+        )
+
     @property
     def n_frames(self) -> int:
         """Length in frames."""

@@ -65,6 +65,9 @@ class Solution:
                     f"views and {n_joints} joints needs {need}; solve this recording"
                 )
 
+    def __repr__(self) -> str:
+        return f"Solution(of {self.recording!r}, trust {self.trust.mean():.2f})"
+
     @property
     def joints(self) -> tuple[str, ...]:
         """Names of the joints."""

@@ -41,7 +41,7 @@ def evaluate(
     """
     sources = by_name(recordings)
     if not sources:
-        raise FileNotFoundError("no recordings to evaluate; see data.test or --recordings")
+        raise FileNotFoundError("no recordings to evaluate; name some, or set data.test")
     pooled = PooledErrors(model, group_names(list(sources), group_by) if group_by else {})
     timings: list[Timing] = []
     figures = None if out is None else Path(out) / "figures"

@@ -13,7 +13,7 @@ from canonlift.data.prediction import Prediction
 from canonlift.data.recording import Recording
 from canonlift.inference.predict import predict
 from canonlift.methods.passes import Method
-from canonlift.models.table import Network
+from canonlift.models.network import Network
 from canonlift.solver.solve import solve
 from canonlift.training import checkpoint
 from canonlift.training.config import Config, from_yaml
@@ -28,6 +28,9 @@ class Model:
     mean_pose: Float[Tensor, "J 3"]  # of lifted training poses, in their mean heading, unit norm
     mirror: Mapping[str, Any]  # the vote on the mirrored world after training
     train_seconds: float
+
+    def __repr__(self) -> str:
+        return f"Model({self.config.model.name}, {self.config.skeleton}, on {self.device})"
 
     @property
     def joints(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from canonlift.data.recording import Recording
 from canonlift.data.windows import Places, WindowConfig, cut, resample
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.methods.consistency import align, chained, relations
-from canonlift.models.table import Network
+from canonlift.models.network import Network
 from canonlift.time_windows import triangle_weights
 from canonlift.training.config import Config
 from canonlift.types import Lifted, Views

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from canonlift.methods.passes import Method, Pass
 from canonlift.methods.terms import MEASURES, TERMS
-from canonlift.models.table import Network
+from canonlift.models.network import Network
 from canonlift.types import Views
 
 

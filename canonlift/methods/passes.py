@@ -9,8 +9,7 @@ from canonlift.computed_once import computed_once
 from canonlift.methods.consistency import Alignment, align
 from canonlift.methods.fusion import FusionConfig, fuse
 from canonlift.methods.relations import RELATIONS, RelationConfig
-from canonlift.models.mlp import CanonicalLifter
-from canonlift.models.table import Network
+from canonlift.models.network import Network
 from canonlift.types import Lifted, Views, flatten_time, unflatten_time
 
 
@@ -93,6 +92,4 @@ class Pass:
     @computed_once
     def frame_reposed(self) -> Float[Tensor, "N V J 3"]:
         """The canonical poses of `relifted`, frame by frame; its rotations are not computed."""
-        network = self.network
-        assert isinstance(network, CanonicalLifter)  # a term that reads this needs "canonical"
-        return flatten_time(network.poses(self.repaired))
+        return flatten_time(self.network.poses(self.repaired))

@@ -11,6 +11,7 @@ from canonlift.geometry import rotations
 from canonlift.geometry.scale import unit_scale
 from canonlift.models.config import ModelConfig
 from canonlift.models.layers import Linear, Residual, multiplying
+from canonlift.models.network import Network
 from canonlift.types import Lifted, Views
 
 
@@ -29,7 +30,7 @@ ROTATIONS: Mapping[str, RotationHead] = {
 }
 
 
-class CanonicalLifter(nn.Module):
+class CanonicalLifter(Network):
     """Lifts every frame of every view by itself (CVSF, Sec. 3.1).
 
     The input is divided by its norm, so the result does not depend on the size of the person in

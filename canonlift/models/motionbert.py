@@ -7,7 +7,7 @@ from torch import Tensor
 
 from canonlift.body.skeleton import H36M17
 from canonlift.models.dstformer import DSTformer
-from canonlift.models.table import Network
+from canonlift.models.network import Network
 
 KEYS = ("model_pos", "model")  # under which a checkpoint holds its weights
 PREFIXES = ("module.", "backbone.")  # what wrappers put before a name
@@ -40,7 +40,7 @@ def read(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises its own, pickle's and zip's errors here
         raise ValueError(
-            f"{path}: not a file of weights that opens without unpickling ({error})"
+            f"{path}: damaged, or not a file of weights that opens without unpickling"
         ) from error
     for key in KEYS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):

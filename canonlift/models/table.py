@@ -9,10 +9,9 @@ from canonlift.models.config import ModelConfig
 from canonlift.models.dstformer import DSTformer
 from canonlift.models.layers import PRECISIONS
 from canonlift.models.mlp import ROTATIONS, CanonicalLifter
+from canonlift.models.network import Network
 from canonlift.models.temporal import CameraLifter, Frame, Temporal
 from canonlift.suggestions import unknown
-
-Network = CanonicalLifter | CameraLifter
 
 
 class Model(NamedTuple):

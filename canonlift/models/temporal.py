@@ -21,10 +21,11 @@ from canonlift.models.layers import (
     multiplying,
     recomputed,
 )
+from canonlift.models.network import Network
 from canonlift.types import Lifted, Views
 
 
-class CameraLifter(nn.Module):
+class CameraLifter(Network):
     """Lifts every view of a window by itself, to poses centred on the root joint.
 
     The input is divided by its size in the whole window, and the result is multiplied by it

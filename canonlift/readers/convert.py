@@ -69,6 +69,9 @@ def convert(
         person=(person,) if isinstance(person, str) else tuple(person),
         resample=resample,
     )
+    cameras = [cameras] if isinstance(cameras, str | Path) else cameras
+    if not cameras:
+        raise ValueError("no files to convert; give one file, folder or glob per camera")
     return convert_with_account(cameras, format, options, offsets or {}, synchronise).recording
 
 
@@ -85,7 +88,7 @@ def convert_with_account(
     `estimated` is called with what synchronisation found, before that may be refused.
     """
     if synchronise and offsets:
-        raise ValueError("--offset and --sync are two ways to the same; choose one")
+        raise ValueError("offsets and synchronisation are two ways to the same; choose one")
     recording, lines = assemble.read(cameras, format, options)
     lines += describe(recording)
     if synchronise:
@@ -95,7 +98,7 @@ def convert_with_account(
         if found.ambiguous:
             raise ValueError(
                 f"synchronisation is not sure: {'; '.join(found.doubts)} (by hand: --offset "
-                "CAM=SECONDS)"
+                "CAM=SECONDS, or offsets={'CAM': SECONDS})"
             )
         recording = _shifted(recording, found.offset_s)
     elif offsets:

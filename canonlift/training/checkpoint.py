@@ -9,7 +9,7 @@ import torch
 from canonlift import files
 from canonlift.body.skeleton import ROOT
 from canonlift.models import table
-from canonlift.models.table import Network
+from canonlift.models.network import Network
 from canonlift.training.config import Config
 
 FILE = "checkpoint.pt"
@@ -40,7 +40,10 @@ def load(run: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises its own, pickle's and zip's errors here
-        raise ValueError(f"{path}: not a readable checkpoint ({error})") from error
+        # Some of these errors advise to unpickle the file.
+        raise ValueError(
+            f"{path}: damaged, or not a checkpoint; train again with `canonlift train`"
+        ) from error
     if not isinstance(state, dict) or not {"config", "lifter"} <= state.keys():
         raise ValueError(f"{path}: not a checkpoint of canonlift")
     if state.get("format") != FORMAT:

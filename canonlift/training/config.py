@@ -207,7 +207,7 @@ def load(config: str | Path, overrides: Sequence[str] = ()) -> Config:
     path = find(config)
     try:
         given = OmegaConf.load(path)
-        for override in overrides:
+        for override in [overrides] if isinstance(overrides, str) else overrides:
             key, equals, value = override.partition("=")
             if not equals:
                 raise ValueError(f"{override!r} is not of the form key=value")

@@ -8,7 +8,7 @@ from canonlift.data.windows import Samples
 from canonlift.geometry.alignment import align_similarity
 from canonlift.geometry.rotations import nearest_rotation
 from canonlift.geometry.scale import unit_scale
-from canonlift.models.table import Network
+from canonlift.models.network import Network
 
 
 @torch.inference_mode()

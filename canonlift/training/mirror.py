@@ -10,7 +10,7 @@ from tqdm import tqdm
 from canonlift import distributed
 from canonlift.body.anatomy import handedness
 from canonlift.data.windows import Samples
-from canonlift.models.table import Network
+from canonlift.models.network import Network
 from canonlift.training.runs import Run
 
 MOST_FRAMES = 1_000_000  # of all recordings together

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from canonlift import distributed, files
 from canonlift.models import motionbert
-from canonlift.models.table import Network
+from canonlift.models.network import Network
 from canonlift.training import checkpoint
 from canonlift.training import config as configs
 from canonlift.training.schedule import PhaseConfig, Progress

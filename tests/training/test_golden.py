@@ -86,7 +86,7 @@ def test_a_run_is_that_of_training(monkeypatch, programs, tmp_path):
     short = [f"schedule.{phase}.steps=2" for phase in range(3)]
     tiny = golden.Golden("smoke", (session, "model.width=8", *short))
     monkeypatch.setattr(golden, "RUNS", {"tiny": tiny})
-    monkeypatch.setattr(golden, "_start", lambda command: Forked(programs, command))
+    monkeypatch.setattr(golden, "start_program", lambda command: Forked(programs, command))
     golden.train_here("smoke", tmp_path / "run", tiny.overrides)
     state = checkpoint.load_finished(tmp_path / "run")
     here = {**state["lifter"], "mean_pose": state["mean_pose"]}
