@@ -15,8 +15,8 @@ from canonlift.data.recording import load, save
 from canonlift.readers import morphing
 from canonlift.readers.convert import convert as convert_cameras
 from canonlift.readers.datasets.table import DATA_SETS
-from canonlift.readers.detectors.assemble import Options, read
-from canonlift.readers.detectors.formats import READERS
+from canonlift.readers.detectors.table import READERS
+from canonlift.readers.detectors.to_recording import Options, read
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.session import SimulateConfig, session
 

@@ -34,9 +34,9 @@ from detector_files import (
 )
 
 from canonlift.body import skeleton
-from canonlift.readers.detectors import layouts, scores
-from canonlift.readers.detectors.assemble import Options, read
+from canonlift.readers.detectors import joint_layouts, scores
 from canonlift.readers.detectors.parsing import InputError
+from canonlift.readers.detectors.to_recording import Options, read
 
 each_layout = pytest.mark.parametrize("name", LAYOUT_FILES)
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "recordings"
@@ -121,7 +121,7 @@ def test_a_joint_without_a_score_among_those_with_one_is_not_taken_as_sure():
 
 
 def test_shares_of_the_image_need_its_size(tmp_path):
-    points = film(layouts.BLAZEPOSE33)
+    points = film(joint_layouts.BLAZEPOSE33)
     cameras = mediapipe_csv(tmp_path, points)
     with pytest.raises(InputError, match="say the size by --image-size"):
         read(cameras, "mediapipe", SOME)
@@ -136,7 +136,7 @@ def test_shares_of_the_image_need_its_size(tmp_path):
 
 
 def test_a_third_number_below_0_is_depth_and_no_visibility(tmp_path):
-    points = film(layouts.BLAZEPOSE33, n_views=1, missed=0)
+    points = film(joint_layouts.BLAZEPOSE33, n_views=1, missed=0)
     frames = [[[x, y, 0.1 - z] for x, y, z in p.tolist()] for p in points[:5, 0]]
     (tmp_path / "a.json").write_text(json.dumps(frames))
     recording, report = read([tmp_path / "a.json"], "mediapipe", SOME)
@@ -180,17 +180,17 @@ def test_detectors_own_names_are_understood():
         "r_hip": "r_hip", "root": "pelvis", "Nose": "nose", "left_big_toe": "l_bigtoe",
         "tail": None, "left_right_hip": None, "": None, "knee": None,
     }  # fmt: skip
-    assert {word: layouts.canonical(word) for word in words} == words
+    assert {word: joint_layouts.canonical(word) for word in words} == words
     with pytest.raises(InputError, match="Nose, nose are called the same"):
-        layouts.named(["Nose", "nose"], "here")
+        joint_layouts.named(["Nose", "nose"], "here")
 
 
 def test_every_layout_has_joints_of_its_own_and_as_many_as_it_says():
-    for name, layout in layouts.LAYOUTS.items():
+    for name, layout in joint_layouts.LAYOUTS.items():
         assert len(set(layout.joints)) == len(layout.joints) <= layout.total, name
     places = {"l_hip": 23, "r_ankle": 28, "l_bigtoe": 31, "r_wrist": 16, "l_mouth": 9}
-    assert {n: layouts.BLAZEPOSE33.index(n) for n in places} == places
-    assert layouts.LIMBS12.index("r_knee") == 9
+    assert {n: joint_layouts.BLAZEPOSE33.index(n) for n in places} == places
+    assert joint_layouts.LIMBS12.index("r_knee") == 9
 
 
 def test_a_body_in_a_whole_body_is_found(tmp_path):
@@ -242,11 +242,11 @@ def test_a_wrong_yaml_file_is_named(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=f"mine.yaml: .*{message}.*; write `names"):
-        layouts.load(path)
+        joint_layouts.load(path)
 
 
 def test_limbs_are_said_to_lack_a_head(tmp_path):
-    _, report = read(bodypose3d(tmp_path, film(layouts.LIMBS12)), "bodypose3d", SOME)
+    _, report = read(bodypose3d(tmp_path, film(joint_layouts.LIMBS12)), "bodypose3d", SOME)
     assert report[-1].startswith("trains on skeleton limbs14 (made by fixed combinations: pelvis,")
     assert "h36m17 lacks nose, head" in report[-1]
 
@@ -389,7 +389,7 @@ def test_two_images_of_one_number_are_no_take(tmp_path):
 
 def test_landmarks_of_five_numbers_have_their_visibility_before_their_presence(tmp_path):
     """And frames that say their number are of that number, wherever they stand."""
-    points = film(layouts.BLAZEPOSE33, n_views=1, missed=0)[:6]
+    points = film(joint_layouts.BLAZEPOSE33, n_views=1, missed=0)[:6]
     rows = [[[x, y, -0.1, c, 0.95] for x, y, c in p.tolist()] for p in points[:, 0]]
     frames = [{"frame": 2 * t, "pose_landmarks": [row]} for t, row in enumerate(rows) if t != 5]
     (tmp_path / "a.json").write_text(json.dumps(frames[::-1]))
@@ -484,14 +484,14 @@ def test_auto_says_when_it_knows_nothing_and_refuses_a_mixture(tmp_path):
 
 def test_a_text_that_was_cut_is_refused(tmp_path):
     """Its last number may have lost digits."""
-    (path, _) = bodypose3d(tmp_path, film(layouts.LIMBS12))
+    (path, _) = bodypose3d(tmp_path, film(joint_layouts.LIMBS12))
     path.write_text(path.read_text()[:-3])
     with pytest.raises(InputError, match="the last line does not end"):
         read([path], "bodypose3d", SOME)
 
 
 def test_points_of_hands_and_faces_are_left_out_and_counted(tmp_path):
-    _, report = read(caliscope(tmp_path, film(layouts.BLAZEPOSE33)), "auto")
+    _, report = read(caliscope(tmp_path, film(joint_layouts.BLAZEPOSE33)), "auto")
     assert any("18 rows of points other than the 33 of the body" in line for line in report)
 
 
@@ -508,7 +508,7 @@ def test_what_the_fuzz_test_found_stays_found(tmp_path):
 
 
 def test_cameras_of_one_table_are_sorted_whatever_rows_come_first(tmp_path):
-    points = film(layouts.BLAZEPOSE33, n_frames=6, n_views=11, missed=0)
+    points = film(joint_layouts.BLAZEPOSE33, n_frames=6, n_views=11, missed=0)
     (path,) = caliscope(tmp_path, points)
     head, *rows = path.read_text().splitlines()
     path.write_text("\n".join([head, *rows[::-1]]) + "\n")

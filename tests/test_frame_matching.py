@@ -7,8 +7,8 @@ import pytest
 from detector_files import COCO17, FPS, assert_read, film, mmpose_video, person, table_wide
 
 from canonlift.readers.detectors import person_choice
-from canonlift.readers.detectors.assemble import Options, read
 from canonlift.readers.detectors.parsing import InputError
+from canonlift.readers.detectors.to_recording import Options, read
 
 SOME = Options(fps=(FPS,))
 

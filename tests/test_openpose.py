@@ -8,9 +8,9 @@ from detector_files import person
 
 from canonlift.body import skeleton
 from canonlift.readers import tracking
-from canonlift.readers.detectors.assemble import Options
-from canonlift.readers.detectors.assemble import read as read_take
-from canonlift.readers.detectors.layouts import LAYOUTS
+from canonlift.readers.detectors.joint_layouts import LAYOUTS
+from canonlift.readers.detectors.to_recording import Options
+from canonlift.readers.detectors.to_recording import read as read_take
 
 KEY = "pose_keypoints_2d"
 each_body = pytest.mark.parametrize("body", ["BODY_25", "BODY_25B", "COCO-18"])

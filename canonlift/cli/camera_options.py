@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from canonlift.readers.datasets.table import Options as DataSetOptions
-from canonlift.readers.detectors.assemble import Options
-from canonlift.readers.detectors.layouts import LAYOUTS
+from canonlift.readers.detectors.joint_layouts import LAYOUTS
 from canonlift.readers.detectors.scores import RULES
+from canonlift.readers.detectors.to_recording import Options
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -34,7 +34,7 @@ from canonlift.output.figures.synchrony import draw_synchrony
 from canonlift.readers import morphing
 from canonlift.readers.convert import convert_with_account
 from canonlift.readers.datasets.table import DATA_SETS, DataSet
-from canonlift.readers.detectors.formats import READERS
+from canonlift.readers.detectors.table import READERS
 from canonlift.readers.health import examine
 from canonlift.readers.synchronise import Synchrony
 

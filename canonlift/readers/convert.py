@@ -10,8 +10,8 @@ import numpy as np
 from canonlift import suggestions
 from canonlift.data.recording import Recording
 from canonlift.readers import synchronise as synchrony
-from canonlift.readers.detectors import assemble
-from canonlift.readers.detectors.assemble import Options
+from canonlift.readers.detectors import to_recording
+from canonlift.readers.detectors.to_recording import Options
 from canonlift.readers.synchronise import Synchrony
 
 Size = tuple[int, int]  # width, height
@@ -43,7 +43,7 @@ def convert(
     Args:
         cameras: a file, a folder or a glob for each camera; its name is the view's.
         fps: frames per second, of all cameras or of each; None: by the files' times.
-        format: of the files, a row of `readers.detectors.formats.READERS`; "auto": by content.
+        format: of the files, a row of `readers.detectors.table.READERS`; "auto": by content.
         rig: name of cameras that never moved; empty: cameras may move.
         layout: order of the joints, by name or as a YAML file; None: by the files.
         image_size: width and height in pixels, of all videos or of each; needed where
@@ -86,7 +86,7 @@ def convert_with_account(
     """
     if synchronise and offsets:
         raise ValueError("--offset and --sync are two ways to the same; choose one")
-    recording, lines = assemble.read(cameras, format, options)
+    recording, lines = to_recording.read(cameras, format, options)
     lines += describe(recording)
     if synchronise:
         found = synchrony.estimate(recording)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from canonlift.readers.detectors.layouts import LIMBS12
+from canonlift.readers.detectors.joint_layouts import LIMBS12
 from canonlift.readers.detectors.parsing import (
     CameraDetections,
     Cameras,

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from canonlift.readers import tracking
-from canonlift.readers.detectors import layouts
+from canonlift.readers.detectors import joint_layouts
 from canonlift.readers.detectors.parsing import CameraDetections, InputError
-from canonlift.readers.detectors.persons import People
+from canonlift.readers.detectors.people import People
 
 
 def resolve(
@@ -36,31 +36,31 @@ def resolve(
     joints = detections[next(iter(counts))].joints
     report: list[str] = []
     custom = None
-    if layout is not None and layout not in layouts.LAYOUTS:
-        custom = layouts.load(Path(layout))
+    if layout is not None and layout not in joint_layouts.LAYOUTS:
+        custom = joint_layouts.load(Path(layout))
     if custom is not None:
         joints = _renamed(joints, custom, n_joints, where)
         report.append(f"joints: {n_joints} as {layout} names them")
     elif joints is not None and layout is None:
-        joints, kept = layouts.named(joints, where)
+        joints, kept = joint_layouts.named(joints, where)
         report.append(f"joints: {n_joints}, named in the file")
         if kept:
             report.append(f"joints kept under names unknown here: {', '.join(kept[:12])}")
     else:
         name, evidence = _recognise(seen, possible, n_joints, layout, where)
-        joints = layouts.LAYOUTS[name].joints
+        joints = joint_layouts.LAYOUTS[name].joints
         report.append(f"body model {name}: {evidence}")
     matrix = np.eye(len(joints), n_joints)
     if len({detections[name].joints for name in counts}) > 1:
         raise InputError(where, "cameras with joints in different orders", "use one detector")
     if custom is not None:
-        joints, more = layouts.mixing(joints, custom, layout)
+        joints, more = joint_layouts.mixing(joints, custom, layout)
         matrix = more @ matrix
     return joints, matrix, report
 
 
 def _renamed(
-    joints: tuple[str, ...] | None, custom: layouts.Custom, n_joints: int, where: str
+    joints: tuple[str, ...] | None, custom: joint_layouts.Custom, n_joints: int, where: str
 ) -> tuple[str, ...]:
     if custom.order is not None:
         if len(custom.order) != n_joints or len(set(custom.order)) != n_joints:
@@ -76,7 +76,7 @@ def _renamed(
     if missing:
         what = f"no joint {', '.join(missing)}; there are {', '.join(joints)}"
         raise InputError(where, what, "correct `names` in the YAML file")
-    return layouts.named([custom.rename.get(name, name) for name in joints], where)[0]
+    return joint_layouts.named([custom.rename.get(name, name) for name in joints], where)[0]
 
 
 def _recognise(
@@ -87,9 +87,9 @@ def _recognise(
     where: str,
 ) -> tuple[str, str]:
     """Find the layout of joints that the files do not name, and say how."""
-    fitting = [n for n in possible if layouts.LAYOUTS[n].total == n_joints]
+    fitting = [n for n in possible if joint_layouts.LAYOUTS[n].total == n_joints]
     if wanted is not None:
-        if layouts.LAYOUTS[wanted].total != n_joints:
+        if joint_layouts.LAYOUTS[wanted].total != n_joints:
             raise InputError(
                 where,
                 f"the files hold {n_joints} joints, the number of "
@@ -98,7 +98,7 @@ def _recognise(
             )
         return wanted, "as asked for"
     if not fitting:
-        known = ", ".join(f"{layouts.LAYOUTS[n].total} ({n})" for n in possible)
+        known = ", ".join(f"{joint_layouts.LAYOUTS[n].total} ({n})" for n in possible)
         raise InputError(
             where,
             f"people of {n_joints} joints; {known or 'none'} are known of this format",

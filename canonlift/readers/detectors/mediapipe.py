@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from canonlift.readers.detectors import csv_table, layouts
-from canonlift.readers.detectors.layouts import BLAZEPOSE33
+from canonlift.readers.detectors import csv_table, joint_layouts
+from canonlift.readers.detectors.joint_layouts import BLAZEPOSE33
 from canonlift.readers.detectors.parsing import (
     CameraDetections,
     Cameras,
@@ -151,7 +151,7 @@ def _is_named(frame: dict) -> bool:
 
 
 def _sorted(frame: dict, where: str) -> list:
-    points = {layouts.canonical(str(name)): point for name, point in frame.items()}
+    points = {joint_layouts.canonical(str(name)): point for name, point in frame.items()}
     if missing := [joint for joint in BLAZEPOSE33 if joint not in points]:
         raise InputError(where, f"no {', '.join(missing[:5])}", REMEDY)
     return [points[joint] for joint in BLAZEPOSE33]

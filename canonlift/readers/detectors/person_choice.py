@@ -6,7 +6,7 @@ import numpy as np
 
 from canonlift.readers import tracking
 from canonlift.readers.detectors.parsing import CameraDetections, InputError
-from canonlift.readers.detectors.persons import People
+from canonlift.readers.detectors.people import People
 
 MAX_GAP_S = 2.0  # a person missing for longer comes back as somebody else
 

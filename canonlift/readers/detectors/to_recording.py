@@ -1,7 +1,7 @@
 """From the files of a detector, camera by camera, to one person's recording.
 
 What all formats share stands here and in the modules beside it, once: which files belong to a
-camera (`formats`), the names of the joints (`joint_names`), what a score means (`scores`), which
+camera (`table`), the names of the joints (`joint_names`), what a score means (`scores`), which
 person is kept (`person_choice`), and which frames belong together (`frame_matching`).
 """
 
@@ -16,11 +16,11 @@ import numpy as np
 from canonlift.body import skeleton
 from canonlift.data.recording import Recording
 from canonlift.readers.detectors import (
-    formats,
     frame_matching,
     joint_names,
+    people,
     person_choice,
-    persons,
+    table,
 )
 from canonlift.readers.detectors.parsing import CameraDetections, InputError, documents
 
@@ -31,7 +31,7 @@ class Options:
 
     fps: tuple[float, ...] = ()  # one for all cameras or one each; empty: the files say
     rig: str = ""
-    layout: str | None = None  # a name of `layouts.LAYOUTS` or a YAML file
+    layout: str | None = None  # a name of `joint_layouts.LAYOUTS` or a YAML file
     image_size: tuple[tuple[int, int], ...] = ()  # width, height: one for all cameras or one each
     confidence: str | None = None  # a name of `scores.RULES`
     person: tuple[str, ...] = ("best",)  # a choice for all cameras, or CAM=choice
@@ -57,9 +57,9 @@ def read(
     if any(not 0 < fps < np.inf for fps in options.fps):
         raise ValueError(f"fps must be positive, got {', '.join(map(str, options.fps))}")
     detections, form, report = _read_cameras(cameras, form, with_times=not options.fps)
-    reader = formats.READERS[form]
+    reader = table.READERS[form]
     where = ", ".join(dict.fromkeys(part.path for part in detections.values()))
-    seen = {name: persons.observed(part) for name, part in detections.items()}
+    seen = {name: people.observed(part) for name, part in detections.items()}
     if not any(len(person) for frames in seen.values() for person in frames.values()):
         raise InputError(where, "no person in any file", "run the detector on the right videos")
 
@@ -67,20 +67,20 @@ def read(
         detections, seen, reader.layouts, options.layout, where
     )
     report += said
-    sizes, units = persons.sizes(detections, seen, options.image_size, form == "openpose")
-    confident, rule = persons.confident(seen, units, reader.scores, options.confidence, where)
+    sizes, units = people.sizes(detections, seen, options.image_size, form == "openpose")
+    confident, rule = people.confident(seen, units, reader.scores, options.confidence, where)
     report.append(rule)
-    confident = {name: persons.mixed(frames, matrix) for name, frames in confident.items()}
+    confident = {name: people.mixed(frames, matrix) for name, frames in confident.items()}
     rates, said = frame_matching.rates_of(detections, options.fps)
     report += said
 
     taken = {}
     for view, name in enumerate(detections):
-        people = confident[name]
+        everybody = confident[name]
         chosen, said = person_choice.choose(
-            people, detections[name], rates[view], name, options.person
+            everybody, detections[name], rates[view], name, options.person
         )
-        taken[name] = {n: people[n].points[i] for n, i in chosen.items()}
+        taken[name] = {n: everybody[n].points[i] for n, i in chosen.items()}
         report += [f"{name}: {line}" for line in said]
     grid, fps, processing, said = frame_matching.match(
         taken, detections, rates, len(names), options.resample, where
@@ -107,19 +107,19 @@ def _read_cameras(
 
     Without `with_times`, times of frames that are numbered are left out: a frame rate was given.
     """
-    sources = {name: formats.find(str(camera)) for name, camera in _named(cameras).items()}
+    sources = {name: table.find(str(camera)) for name, camera in _named(cameras).items()}
     detections: dict[str, CameraDetections] = {}
     report = []
     first = ""
     for given, (name, paths) in zip(cameras, sources.items(), strict=True):
-        recognised, paths, evidence = formats.recognise(form, paths)
+        recognised, paths, evidence = table.recognise(form, paths)
         if first and recognised != first:
             what = f"looks like {recognised}, the camera before like {first}"
             raise InputError(paths[0], what, "convert them with one detector")
         if form == "auto" and not first:
             report.append(f"auto: {evidence}")
         first = recognised
-        found = formats.READERS[recognised].read(documents(paths))
+        found = table.READERS[recognised].read(documents(paths))
         for inner, camera in found.items():
             alone = len(sources) == 1 and len(found) > 1
             key = inner if alone else f"{name}{inner and '/'}{inner}"
