@@ -93,12 +93,13 @@ def test_logits_are_told_by_their_range_and_one_odd_score_does_not_make_them():
     sure = np.linspace(0.01, 0.99, 99)
     logits = np.log(sure / (1 - sure))
     nobody = np.full(99, np.nan)
-    name, made = scores.rule(None, "visibility", logits, nobody)
-    assert name == "logit"
+    made, line = scores.confidences(logits, nobody, "visibility", None, "files")
+    assert "logits" in line
     np.testing.assert_allclose(made, sure)
     odd = np.where(np.arange(99) == 3, 5.0, sure)
-    name, made = scores.rule(None, "visibility", odd, nobody)
-    assert (name, made[3]) == ("probability", 1.0)
+    made, line = scores.confidences(odd, nobody, "visibility", None, "files")
+    assert line.endswith("taken as they are; outside [0, 1], clipped: 1 of 99")
+    assert made[3] == 1.0
     np.testing.assert_array_equal(np.delete(made, 3), np.delete(sure, 3))
 
 
@@ -113,7 +114,7 @@ def test_flags_without_information_give_way_to_the_score_of_the_person(tmp_path)
 
 def test_a_joint_without_a_score_among_those_with_one_is_not_taken_as_sure():
     raw = np.array([0.5, np.nan, 0.7])
-    _, made = scores.rule(None, "probability", raw, raw)
+    made, _ = scores.confidences(raw, raw, "probability", None, "files")
     np.testing.assert_array_equal(made, [0.5, 0.0, 0.7])
 
 
@@ -260,7 +261,9 @@ def test_a_data_set_of_human36m_joints_is_told_from_coco(tmp_path):
     assert read([path], "detectron", SOME)[0].joints == skeleton.H36M17
     content = {"S1": {"a": [points[:, 0, :, :2]], "b": [points[:, 1, :, :2]]}}
     np.savez(path, positions_2d=content, metadata=arrays["metadata"])
-    with pytest.raises(InputError, match=r"2 takes \(S1/a, S1/b\); save one take per file"):
+    with pytest.raises(
+        InputError, match=r"2 recordings \(S1/a, S1/b\); save one recording per file"
+    ):
         read([path], "detectron", SOME)
 
 

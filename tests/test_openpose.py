@@ -302,7 +302,7 @@ GOOD = person(skeleton.COCO18).ravel().tolist()
         ('{"people": [{"keypoints": [1]}]}', "person 0: no 'pose_keypoints_2d'"),
         (people_of(GOOD[:-1]), "person 0: 53 numbers"),
         (people_of([*GOOD[:-1], "1"]), "not a list of numbers"),
-        (people_of([*GOOD[:-1], float("inf")]), "not finite"),
+        (people_of([*GOOD[:-1], float("inf")]), "finite numbers"),
         (people_of([*GOOD[:-1], 10**400]), "too large"),
         (people_of([-(2**63)] * 54), "finite numbers"),  # has no absolute value as an integer
         (people_of([*GOOD[:-1], [1]]), "not a list of numbers"),

@@ -19,12 +19,14 @@ from canonlift.readers.detectors.parsing import (
     Document,
     InputError,
     Person,
+    add_frame,
     by_file,
     entries,
     keypoints,
     number_of,
     numbers,
     one_number,
+    size_of,
 )
 
 LANDMARKS = ("pose_landmarks", "poseLandmarks", "landmarks", "landmark", "pose", "keypoints")
@@ -66,10 +68,9 @@ def read(docs: Iterable[Document]) -> Cameras:
     docs = list(docs)
     if isinstance(docs[0].content, str):
         return csv_table.read(docs, N_BODY)
-    size = None
+    path, content = docs[0]
+    size = _size(content) if len(docs) == 1 else None
     if len(docs) == 1:
-        path, content = docs[0]
-        size = _size(content)
         items = list(_frames(content, path))
     else:
         items = [(number, doc.content, f"{doc.path}") for number, doc in by_file(docs)]
@@ -80,9 +81,7 @@ def read(docs: Iterable[Document]) -> Cameras:
     numbered = None not in given or all(np.isnan(timed))
     for (position, frame, where), own, time in zip(items, given, timed, strict=True):
         number = position if None in given or own is None else own
-        if number in frames:
-            raise InputError(where, f"frame {number} is there twice", "give one file per camera")
-        frames[number] = _people(frame, where)
+        add_frame(frames, number, _people(frame, where), where)
         if np.isfinite(time):
             times[number] = time
     return {"": CameraDetections(frames, None, times, numbered, image_size=size)}
@@ -92,29 +91,32 @@ def _frames(content: Any, path: object) -> Iterable[tuple[int, Any, str]]:
     """Position or number, frame, and where it is."""
     if isinstance(content, dict):
         inner = next((content[key] for key in FRAMES if key in content), None)
-        if inner is None and any(key in content for key in LANDMARKS):
-            inner = [content]
-        if inner is None:
+        if inner is None and not any(key in content for key in LANDMARKS):
             for key, frame in content.items():
                 if str(key).isdecimal():
                     number = number_of(str(key), path)
                     yield number, frame, f"{path}, frame {number}"
             return
-        content = inner
-    frames = entries(content, path, "the content", REMEDY)
+        content = [content] if inner is None else inner
+    frames = entries(content, path, "the content")
     if len(frames) == N_BODY and all(_is_point(item) for item in frames):
         frames = [frames]  # a single image
     for position, frame in enumerate(frames):
         yield position, frame, f"{path}, entry {position}"
 
 
+def _first(frame: Any, keys: Iterable[str]) -> str | None:
+    """The first of the keys that the frame has, if it is a dictionary at all."""
+    return next((key for key in keys if isinstance(frame, dict) and key in frame), None)
+
+
 def _number(frame: Any, where: object) -> int | None:
-    key = next((key for key in NUMBERS if isinstance(frame, dict) and key in frame), None)
+    key = _first(frame, NUMBERS)
     return None if key is None else number_of(frame[key], where)
 
 
 def _time(frame: Any, where: object) -> float:
-    key = next((key for key in SECONDS if isinstance(frame, dict) and key in frame), None)
+    key = _first(frame, SECONDS)
     seconds = np.nan if key is None else one_number(frame[key], where) * SECONDS[key]
     if abs(seconds) > 1e13:
         raise InputError(where, f"a time of {seconds:.3g} s", "give seconds")
@@ -130,16 +132,17 @@ def _is_point(item: Any) -> bool:
 def _people(frame: Any, where: str) -> list[Person]:
     for _ in range(3):
         if isinstance(frame, dict) and not _is_named(frame):
-            key = next((key for key in LANDMARKS if key in frame), None)
-            if key is None:
-                what = f"no landmarks under {', '.join(LANDMARKS)}"
-                raise InputError(where, what, REMEDY)
+            if (key := _first(frame, LANDMARKS)) is None:
+                raise InputError(where, f"no landmarks under {', '.join(LANDMARKS)}")
             frame = frame[key]
     if isinstance(frame, dict):
-        frame = _sorted(frame, where)
+        points = {joint_layouts.canonical(str(name)): point for name, point in frame.items()}
+        if missing := [joint for joint in BLAZEPOSE33 if joint not in points]:
+            raise InputError(where, f"no {', '.join(missing[:5])}")
+        frame = [points[joint] for joint in BLAZEPOSE33]
     if not frame and frame is not False and frame != 0:
         return []  # nobody
-    people = entries(frame, where, "its landmarks", REMEDY)
+    people = entries(frame, where, "its landmarks")
     if _is_point(people[0]):
         people = [people]
     return [_person(person, f"{where}, person {i}") for i, person in enumerate(people)]
@@ -150,27 +153,20 @@ def _is_named(frame: dict) -> bool:
     return len(frame) == N_BODY and all(_is_point(item) for item in frame.values())
 
 
-def _sorted(frame: dict, where: str) -> list:
-    points = {joint_layouts.canonical(str(name)): point for name, point in frame.items()}
-    if missing := [joint for joint in BLAZEPOSE33 if joint not in points]:
-        raise InputError(where, f"no {', '.join(missing[:5])}", REMEDY)
-    return [points[joint] for joint in BLAZEPOSE33]
-
-
 def _person(points: Any, where: str) -> Person:
-    if isinstance(points, dict):
-        points = next((points[key] for key in LANDMARKS if key in points), points)
+    if (key := _first(points, LANDMARKS)) is not None:
+        points = points[key]
     rows = []
-    for point in entries(points, where, "the person", REMEDY):
+    for point in entries(points, where, "the person"):
         if not _is_point(point):
-            raise InputError(where, "a point without x and y", REMEDY)
+            raise InputError(where, "a point without x and y")
         if isinstance(point, dict):
             rows.append([point["x"], point["y"], point.get("visibility")])
         else:  # x, y; x, y, visibility; x, y, z, visibility; x, y, z, visibility, presence
             place = {2: None, 3: 2}.get(len(point), 3)
             rows.append([*point[:2], None if place is None else point[place]])
     if len(rows) != N_BODY:
-        raise InputError(where, f"{len(rows)} points, not {N_BODY}", REMEDY)
+        raise InputError(where, f"{len(rows)} points, not {N_BODY}")
     array = numbers(rows, where).reshape(-1, 3)
     if isinstance(points[0], list) and len(points[0]) == 3 and (array[:, 2] < 0).any():
         array[:, 2] = np.nan  # it is z, which is 0 at the hips, and no visibility
@@ -182,5 +178,4 @@ def _size(content: Any) -> tuple[int, int] | None:
     if not isinstance(content, dict):
         return None
     size = content.get("image_size") or [content.get(key) for key in ("width", "height")]
-    whole = isinstance(size, list) and len(size) == 2 and all(type(s) is int for s in size)
-    return tuple(size) if whole and all(0 < side < 1 << 20 for side in size) else None
+    return size_of(*size) if isinstance(size, list) and len(size) == 2 else None

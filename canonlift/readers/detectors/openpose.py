@@ -19,6 +19,7 @@ from canonlift.readers.detectors.parsing import (
 )
 
 KEYS = ("pose_keypoints_2d", "pose_keypoints")  # the latter until version 1.0
+REMEDY = "give the folder of the JSON files of OpenPose's body detector and no others"
 
 
 def recognise(content: Any) -> bool:
@@ -28,24 +29,20 @@ def recognise(content: Any) -> bool:
 
 def read(docs: Iterable[Document]) -> Cameras:
     """Read the files of one camera; frames are numbered by the names of the files."""
-    return {"": CameraDetections({number: people_of(doc) for number, doc in by_file(docs)})}
-
-
-def people_of(doc: Document) -> list[Person]:
-    """Everybody in a file."""
-    if not isinstance(doc.content, dict) or "people" not in doc.content:
-        remedy = "give the folder of OpenPose's JSON files and no others"
-        raise InputError(doc.path, "no list 'people', so not written by OpenPose", remedy)
-    return people_in(doc.content["people"], doc.path)
+    frames = {}
+    for number, (path, content) in by_file(docs):
+        if not recognise(content):
+            raise InputError(path, "no list 'people', so not written by OpenPose")
+        frames[number] = people_in(content["people"], path)
+    return {"": CameraDetections(frames)}
 
 
 def people_in(people: Any, path: object) -> list[Person]:
     """Everybody in OpenPose's list."""
-    remedy = "run OpenPose with its body detector"
     found = []
-    for i, person in enumerate(entries(people, path, "'people'", remedy)):
+    for i, person in enumerate(entries(people, path, "'people'")):
         where = f"{path}, person {i}"
-        points = triples(field_of(person, KEYS, where, remedy), where)
+        points = triples(field_of(person, where, *KEYS), where)
         # A confidence of 0 is a joint that was not found.
         points[points[:, 2] == 0] = np.nan
         found.append(Person(points, track_of(person.get("person_id"), where)))

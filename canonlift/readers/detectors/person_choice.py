@@ -1,4 +1,4 @@
-"""Which of the people is kept: by the detector's own track ids, or by continuity."""
+"""Which of several people is kept: by the detector's track ids, or by continuity of motion."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,41 +8,51 @@ from canonlift.readers import tracking
 from canonlift.readers.detectors.parsing import CameraDetections, InputError
 from canonlift.readers.detectors.people import People
 
-MAX_GAP_S = 2.0  # a person missing for longer comes back as somebody else
+MAX_GAP_S = 2.0  # a person missing for longer is another track
 
 
 def choose(
-    frames: Mapping[int, People],
+    people: People,
     detections: CameraDetections,
     fps: float,
     name: str,
     wanted: Sequence[str],
 ) -> tuple[dict[int, int], list[str]]:
-    """The person that is kept, {frame: index}, and an account of it."""
-    numbers = sorted(frames)
-    people = [frames[n].points for n in numbers]
+    """The row of the person that is kept in each frame, and lines for the report.
+
+    Args:
+        people: everybody whom the camera saw.
+        detections: of the same camera.
+        fps: its frames per second.
+        name: of the camera.
+        wanted: see `Options.person`.
+    """
     instants = detections.instants(fps)
-    moments = [round(instants[n] * fps) for n in numbers]
-    geometric = tracks_by_motion(people, moments, fps)
+    numbers = list(instants)
+    starts = np.searchsorted(people.frames, numbers)
+    points = np.split(people.points, starts[1:])  # of each frame
+    moments = [round(instants[number] * fps) for number in numbers]
+    geometric = tracks_by_motion(points, moments, fps)
     ids: dict[str, dict[int, int]] = {}
-    for place, number in enumerate(numbers):
-        for person, track in enumerate(frames[number].tracks):
-            if track is not None:
-                if place in ids.setdefault(track, {}):
-                    where = f"{detections.path}, frame {number}"
-                    what = f"two people with the track id {track}"
-                    raise InputError(where, what, "track the people again")
-                ids[track][place] = person
+    for place, start in enumerate(starts.tolist()):
+        for person, track in enumerate(people.tracks[start : start + len(points[place])]):
+            if track is None:
+                continue
+            if place in ids.setdefault(track, {}):
+                where = f"{detections.path}, frame {numbers[place]}"
+                what = f"two people with the track id {track}"
+                raise InputError(where, what, "track the people again")
+            ids[track][place] = person
     report = []
-    strangers = sum(t is None for f in frames.values() for t in f.tracks)
-    if ids and strangers:
-        report.append(f"{strangers} detections without a track id left out")
+    untracked = people.tracks.count(None)
+    if ids and untracked:
+        report.append(f"{untracked} detections without a track id left out")
     tracks = ids or {str(i): track for i, track in enumerate(geometric)}
-    best, said = _pick(people, tracks, name, wanted)
-    report = [_account(people, tracks, best) + said, *report]
+    best, chosen = _pick(points, tracks, name, wanted)
+    report = [_account(points, tracks, best) + chosen, *report]
     if ids:
         report += _switches(numbers, geometric, ids, best)
-    return {numbers[place]: person for place, person in best.items()}, report
+    return {numbers[place]: int(starts[place]) + i for place, i in best.items()}, report
 
 
 def tracks_by_motion(
@@ -52,13 +62,13 @@ def tracks_by_motion(
     max_gap = max(1, round(MAX_GAP_S * fps))
     timeline: list[np.ndarray] = []
     places: dict[int, int] = {}  # in the timeline -> in `people`
-    for place, crowd in enumerate(people):
+    for place, persons in enumerate(people):
         if place:
             # Longer gaps, however long, end all tracks alike.
             empty = min(max(moments[place] - moments[place - 1], 1), max_gap + 2) - 1
-            timeline += [crowd[:0]] * empty
+            timeline += [persons[:0]] * empty
         places[len(timeline)] = place
-        timeline.append(crowd)
+        timeline.append(persons)
     tracks = tracking.tracks(timeline, max_gap=max_gap)
     return [{places[m]: person for m, person in track.items()} for track in tracks]
 
