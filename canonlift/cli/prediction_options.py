@@ -1,4 +1,4 @@
-"""The options by which subcommands choose predictions."""
+"""The options of `canonlift export` and `canonlift view` that choose predictions."""
 
 import argparse
 from pathlib import Path
@@ -18,11 +18,6 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(args: argparse.Namespace) -> PredictionFile:
-    """The predictions that are wanted.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds no predictions, or not the wanted ones.
-    """
+    """The predictions that are wanted."""
     file = read_predictions(args.predictions)
     return file.only(args.recording) if args.recording else file

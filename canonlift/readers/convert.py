@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,13 +14,6 @@ from canonlift.readers.detectors.to_recording import Options
 from canonlift.readers.synchronise import Synchrony
 
 Size = tuple[int, int]  # width, height
-
-
-class Converted(NamedTuple):
-    """A recording, and an account of how it was made."""
-
-    recording: Recording
-    lines: list[str]
 
 
 def convert(
@@ -69,23 +61,23 @@ def convert(
         person=(person,) if isinstance(person, str) else tuple(person),
         resample=resample,
     )
-    return convert_with_account(cameras, format, options, offsets or {}, synchronise).recording
+    return convert_with_report(cameras, format, options, offsets or {}, synchronise)[0]
 
 
-def convert_with_account(
+def convert_with_report(
     cameras: Sequence[str | Path],
     format: str,
     options: Options,
     offsets: Mapping[str, float],
     synchronise: bool,
     estimated: Callable[[Synchrony], None] = lambda _: None,
-) -> Converted:
+) -> tuple[Recording, list[str]]:
     """`convert`, with what was recognised and decided as lines to print.
 
     `estimated` is called with what synchronisation found, before that may be refused.
     """
     if synchronise and offsets:
-        raise ValueError("--offset and --sync are two ways to the same; choose one")
+        raise ValueError("give either --offset or --sync, not both")
     recording, lines = to_recording.read(cameras, format, options)
     lines += describe(recording)
     if synchronise:
@@ -105,7 +97,7 @@ def convert_with_account(
             lines.append(f"{name}: started {offset:g} s later, as given")
         by_view = np.array([offsets.get(name, 0.0) for name in recording.views])
         recording = _shifted(recording, by_view)
-    return Converted(recording, lines)
+    return recording, lines
 
 
 def describe(recording: Recording) -> list[str]:

@@ -5,16 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from canonlift.readers.detectors import parsing
 from canonlift.readers.detectors.joint_layouts import LIMBS12
-from canonlift.readers.detectors.parsing import (
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    keypoints,
-    only,
-)
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 REMEDY = "give one file of 24 numbers per line and camera, such as kpts_cam0.dat"
 
@@ -24,9 +17,9 @@ def recognise(content: Any) -> bool:
     return isinstance(content, str) and _numbers(content.partition("\n")[0]) is not None
 
 
-def read(docs: Iterable[Document]) -> Cameras:
+def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
     """Read one file; a frame's number is its line, from 0."""
-    path, content = only(docs)
+    path, content = parsing.only(docs)
     frames = {}
     for number, line in enumerate(content.splitlines()):
         where = f"{path}, line {number + 1}"
@@ -34,7 +27,7 @@ def read(docs: Iterable[Document]) -> Cameras:
         if points is None:
             raise InputError(where, f"not 24 numbers: {line[:40]!r}")
         points[(points == -1).all(-1)] = np.nan
-        frames[number] = [Person(keypoints(points, where))]
+        frames[number] = [Person(parsing.keypoints(points, where))]
     return {"": CameraDetections(frames, LIMBS12)}
 
 

@@ -13,16 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from canonlift.readers.detectors.parsing import (
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    keypoints,
-    number_of,
-    only,
-)
+from canonlift.readers.detectors import parsing
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 REMEDY = "see `canonlift convert csv --help`"
 EMPTY = ("", "nan", "none", "null", "na")
@@ -87,7 +79,7 @@ def recognise(content: Any) -> bool:
     return {"x", "y"} <= roles
 
 
-def read(docs: Iterable[Document], count: int | None = None) -> Cameras:
+def read(docs: Iterable[Document], count: int | None = None) -> dict[str, CameraDetections]:
     """Read one table.
 
     Args:
@@ -115,7 +107,7 @@ def read(docs: Iterable[Document], count: int | None = None) -> Cameras:
         raise InputError(table.path, "no row with a joint")
     cameras: dict[str, dict[int, list[Person]]] = {}
     for (camera, frame, track), body in bodies.items():
-        points = keypoints(body, f"{table.path}, frame {frame}")
+        points = parsing.keypoints(body, f"{table.path}, frame {frame}")
         cameras.setdefault(camera, {}).setdefault(frame, []).append(Person(points, track))
     names = None if joints.names[0].isdecimal() else joints.names
     numbered = "frame" in table.columns or "time" not in table.columns
@@ -136,7 +128,7 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 def parse(docs: Iterable[Document]) -> Table:
     """The cells of the only file, of which all rows must be as long as the header."""
-    path, content = only(docs)
+    path, content = parsing.only(docs)
     try:
         header = _header(content)
         lines = csv.reader(content.splitlines()[1:], delimiter=_delimiter(content))
@@ -224,7 +216,7 @@ def _frame(text: str, table: Table) -> int:
             name = int(float(text))
     except (ValueError, OverflowError):
         pass
-    return number_of(name, f"{table.path}, frame {text[:40]!r}")
+    return parsing.number_of(name, f"{table.path}, frame {text[:40]!r}")
 
 
 def _times(table: Table) -> Float[np.ndarray, " N"]:

@@ -5,7 +5,7 @@ knows plain containers only.
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,8 @@ import h5py
 import numpy as np
 
 from canonlift.readers.datasets.unpickle import loads
-from canonlift.readers.detectors.parsing import (
-    MAX_BYTES,
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    add_frame,
-    keypoints,
-    number_of,
-    only,
-)
+from canonlift.readers.detectors import parsing
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 ROWS = ("scorer", "individuals", "bodyparts", "coords")
 AXES = ("x", "y", "likelihood")
@@ -39,47 +29,42 @@ def recognise(content: Any) -> bool:
     return isinstance(content, str) and content[:7].lower() == "scorer,"
 
 
-def read(docs: Iterable[Document]) -> Cameras:
+def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
     """Read one file; the first column numbers the frames."""
-    path, content = only(docs)
+    path, content = parsing.only(docs)
     labels, index, values = _h5(path) if isinstance(content, Path) else _csv(path, content)
-    if values.shape != (len(index), len(labels)):
+    if not labels or values.shape != (len(index), len(labels)):
         raise InputError(path, f"{values.shape} numbers for {len(labels)} labels")
-    people = _people(labels, path)
-    joints = tuple(dict.fromkeys(joint for person in people.values() for joint in person))
-    columns = np.full((len(people), len(joints), 3), len(labels))
-    for i, person in enumerate(people.values()):
-        for joint, axes in person.items():
-            if not {"x", "y"} <= axes.keys():
-                raise InputError(path, f"no x and y of {joint}")
-            for axis, column in axes.items():
-                columns[i, joints.index(joint), AXES.index(axis)] = column
+    names, joints, columns = _columns(labels, path)
     values = np.column_stack([values, np.full(len(values), np.nan)])
     frames: dict[int, list[Person]] = {}
     for number, row in zip(index, values, strict=True):
         where = f"{path}, frame {number}"
         persons = [
-            Person(keypoints(points, where), name or None)
-            for points, name in zip(row[columns], people, strict=True)
+            Person(parsing.keypoints(points, where), name or None)
+            for points, name in zip(row[columns], names, strict=True)
         ]
-        add_frame(frames, number, persons, where)
+        parsing.add_frame(frames, number, persons, where)
     return {"": CameraDetections(frames, joints)}
 
 
-def _people(labels: Sequence[tuple[str, ...]], path: Path) -> dict[str, dict[str, dict[str, int]]]:
-    """Individual -> bodypart -> axis -> column."""
-    people: dict[str, dict[str, dict[str, int]]] = {}
-    for column, label in enumerate(labels):
+def _columns(labels: Labels, path: Path) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
+    """Individuals, joints, and the columns of their x, y, likelihood; `len(labels)`: none."""
+    for label in labels:
         if len(label) not in (3, 4) or label[-1] not in AXES:
             raise InputError(path, f"column label {label!r}")
-        individual = label[1] if len(label) == 4 else ""
-        axes = people.setdefault(individual, {}).setdefault(label[-2], {})
-        if label[-1] in axes:
-            raise InputError(path, f"two columns of {'/'.join(label)}")
-        axes[label[-1]] = column
-    if not people:
-        raise InputError(path, "no columns")
-    return people
+    of = [(label[1] if len(label) == 4 else "", label[-2]) for label in labels]
+    names, joints = (tuple(dict.fromkeys(part)) for part in zip(*of, strict=True))
+    columns = np.full((len(names), len(joints), 3), len(labels))
+    for column, (name, joint) in enumerate(of):
+        place = names.index(name), joints.index(joint), AXES.index(labels[column][-1])
+        if columns[place] < len(labels):
+            raise InputError(path, f"two columns of {'/'.join(labels[column])}")
+        columns[place] = column
+    lacking = (columns[..., 0] == len(labels)) != (columns[..., 1] == len(labels))
+    if lacking.any():
+        raise InputError(path, f"no x and y of {joints[int(lacking.any(0).argmax())]}")
+    return names, joints, columns
 
 
 def _csv(path: Path, content: str) -> tuple[Labels, list[int], np.ndarray]:
@@ -101,7 +86,7 @@ def _csv(path: Path, content: str) -> tuple[Labels, list[int], np.ndarray]:
         if len(line) != len(head["coords"]):
             raise InputError(where, f"{len(line)} cells, not {len(head['coords'])}")
         name = line[skip - 1]
-        index.append(number_of(int(name) if name.isdecimal() else name, where))
+        index.append(parsing.number_of(int(name) if name.isdecimal() else name, where))
         try:
             values.append([float(cell) if cell.strip() else np.nan for cell in line[skip:]])
         except ValueError as error:
@@ -120,7 +105,7 @@ def _h5(path: Path) -> tuple[Labels, list[int], np.ndarray]:
             table = groups[0]["table"]
             if not isinstance(table, h5py.Dataset):
                 raise InputError(path, "its table is no data set")
-            most = max(1 << 24, min(MAX_BYTES, 50 * path.stat().st_size))
+            most = max(1 << 24, min(parsing.MAX_BYTES, 50 * path.stat().st_size))
             if table.size * table.dtype.itemsize > most:
                 raise InputError(path, "unpacks to more than detections ever do")
             labels = _labels(groups[0].attrs["non_index_axes"], path)
@@ -137,7 +122,7 @@ def _h5(path: Path) -> tuple[Labels, list[int], np.ndarray]:
         what = f"frames numbered by {index.dtype}, or numbers of type {values.dtype}"
         raise InputError(path, what)
     names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in index.tolist()]
-    return labels, [number_of(name, path) for name in names], values.astype(float)
+    return labels, [parsing.number_of(name, path) for name in names], values.astype(float)
 
 
 def _labels(attribute: Any, path: Path) -> Labels:

@@ -13,16 +13,8 @@ import numpy as np
 
 from canonlift.body.skeleton import COCO17, H36M17
 from canonlift.readers.datasets.unpickle import load_npz
-from canonlift.readers.detectors.parsing import (
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    keypoints,
-    only,
-    size_of,
-)
+from canonlift.readers.detectors import parsing
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 # VideoPose3D's layout_name
 LAYOUT_NAMES = {"coco": COCO17, "h36m": H36M17}
@@ -34,9 +26,9 @@ def recognise(content: Any) -> bool:
     return isinstance(content, Path) and content.suffix.lower() == ".npz"
 
 
-def read(docs: Iterable[Document]) -> Cameras:
+def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
     """Read one file; a frame's number is its position."""
-    path, _ = only(docs)
+    path, _ = parsing.only(docs)
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(part.file_size for part in archive.infolist())
@@ -65,16 +57,19 @@ def _video(content: Any, metadata: dict[str, Any], path: Path) -> CameraDetectio
         people = frame[1]
         if (isinstance(people, list) and not people) or getattr(people, "size", 1) == 0:
             people = np.zeros((0, 4, 0))
-        shape = people.shape if isinstance(people, np.ndarray) else ()
-        if len(shape) != 3 or shape[1] != 4 or people.dtype.kind != "f":
+        good = isinstance(people, np.ndarray) and people.ndim == 3 and people.dtype.kind == "f"
+        if not good or people.shape[1] != 4:
             raise InputError(where, "its people are no array (people, 4, joints)")
         frames[number] = [
-            Person(keypoints(person[[0, 1, 3]].T.astype(float), where)) for person in people
+            Person(parsing.keypoints(person[[0, 1, 3]].T.astype(float), where))
+            for person in people
         ]
-    return CameraDetections(frames, image_size=size_of(metadata.get("w"), metadata.get("h")))
+    return CameraDetections(
+        frames, image_size=parsing.size_of(metadata.get("w"), metadata.get("h"))
+    )
 
 
-def _data_set(content: Any, metadata: dict[str, Any], path: Path) -> Cameras:
+def _data_set(content: Any, metadata: dict[str, Any], path: Path) -> dict[str, CameraDetections]:
     """The cameras of the only recording, on the joints of h36m or COCO as `layout_name` says."""
     recordings = {
         f"{subject}/{action}": cameras
@@ -98,11 +93,10 @@ def _data_set(content: Any, metadata: dict[str, Any], path: Path) -> Cameras:
         if not isinstance(points, np.ndarray) or points.ndim != 3 or points.dtype.kind != "f":
             raise InputError(where, "no array (frames, joints, 2)")
         frames = {
-            number: [Person(keypoints(person.astype(float), f"{where}, frame {number}"))]
+            number: [Person(parsing.keypoints(person.astype(float), f"{where}, frame {number}"))]
             for number, person in enumerate(points)
         }
-        named = isinstance(layout, str) and points.shape[1] == 17
-        joints = LAYOUT_NAMES.get(layout) if named else None
+        joints = LAYOUT_NAMES.get(str(layout)) if points.shape[1] == 17 else None
         name = "" if len(cameras) == 1 else f"camera{view}"
         detections[name] = CameraDetections(frames, joints, note=note)
     return detections

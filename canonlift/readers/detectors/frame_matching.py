@@ -36,47 +36,40 @@ def match(
     resample: bool,
     where: str,
 ) -> tuple[Float[np.ndarray, "T V J 3"], float, str, list[str]]:
-    """The keypoints of each frame: by number where all rates are the same, else by time.
+    """Keypoints, frames per second, what was done to the keypoints, and lines for the report.
 
-    Returns:
-        Keypoints, frames per second, what was done to the keypoints, and lines for the report.
+    Frames are matched by number where all rates are the same, else by time.
     """
     alike = max(rates) <= min(rates) * (1 + SAME_RATE)
     if alike and all(part.numbered for part in detections.values()):
         span = _span(detections, where)
-        _check_total(len(span), len(kept), n_joints, where)
-        grid = np.zeros((len(span), len(kept), n_joints, 3))
+        grid = _empty(len(span), len(kept), n_joints, where)
         for view, frames in enumerate(kept.values()):
             for number, person in frames.items():
                 grid[number - span[0], view] = person
         return grid, float(np.mean(rates)), "", _gaps(detections, len(span))
     fps = min(rates)
-    instants = {
-        name: np.array(list(part.instants(rate).values()))
-        for (name, part), rate in zip(detections.items(), rates, strict=True)
-    }
-    begin = min(times[0] for times in instants.values())
-    end = max(times[-1] for times in instants.values())
-    for name, times in instants.items():
-        others = [other for key, other in instants.items() if key != name]
-        if others and not any(times[0] <= o[-1] and o[0] <= times[-1] for o in others):
-            what = f"seen from {times[0]:.2f} to {times[-1]:.2f} s, when no other camera is"
+    instants = [p.instants(rate) for p, rate in zip(detections.values(), rates, strict=True)]
+    spans = [(min(times.values()), max(times.values())) for times in instants]
+    begin, end = min(first for first, _ in spans), max(last for _, last in spans)
+    for part, (first, last) in zip(detections.values(), spans, strict=True):
+        # A camera overlaps with itself.
+        if len(spans) > 1 and sum(first <= z and a <= last for a, z in spans) < 2:
+            what = f"seen from {first:.2f} to {last:.2f} s, when no other camera is"
             raise InputError(
-                detections[name].path, what, "correct the times, or leave them out and use --sync"
+                part.path, what, "correct the times, or leave them out and use --sync"
             )
     n_frames = int(np.floor((end - begin) * fps + 1e-6)) + 1
-    if n_frames > 100 * max(map(len, instants.values())):
+    if n_frames > 100 * max(map(len, instants)):
         what = f"{n_frames} instants from {begin:.6g} to {end:.6g} s, but few of them are seen"
         raise InputError(where, what, "correct the times")
-    _check_total(n_frames, len(kept), n_joints, where)
     wanted = begin + np.arange(n_frames) / fps
-    grid = np.stack(
-        [
-            _resample(kept[name], detections[name], rate, wanted, n_joints, fps, resample)
-            for name, rate in zip(kept, rates, strict=True)
-        ],
-        axis=1,
-    )
+    grid = _empty(n_frames, len(kept), n_joints, where)
+    for view, (frames, times) in enumerate(zip(kept.values(), instants, strict=True)):
+        if frames:
+            values = np.stack([frames[number] for number in sorted(frames)])
+            known = np.array([times[number] for number in sorted(frames)])
+            grid[:, view] = _resample(values, known, wanted, rates[view], fps, resample)
     how = "resampled (linearly)" if resample else "matched by the nearest instant"
     shown = ", ".join(f"{name} {rate:.4g}" for name, rate in zip(kept, rates, strict=True))
     text = f"frames per second: {shown}; {how} to {fps:.4g}"
@@ -85,22 +78,15 @@ def match(
 
 
 def _resample(
-    frames: Mapping[int, np.ndarray],
-    detections: CameraDetections,
+    values: Float[np.ndarray, "N J 3"],
+    times: Float[np.ndarray, " N"],
+    wanted: Float[np.ndarray, " T"],
     rate: float,
-    wanted: np.ndarray,
-    n_joints: int,
     fps: float,
     resample: bool,
 ) -> Float[np.ndarray, "T J 3"]:
     """A camera at the instants wanted: linear between two frames that follow each other."""
-    result = np.zeros((len(wanted), n_joints, 3))
-    numbers = sorted(frames)
-    if not numbers:
-        return result
-    instants = detections.instants(rate)
-    times = np.array([instants[n] for n in numbers])
-    values = np.stack([frames[n] for n in numbers])
+    result = np.zeros((len(wanted), *values.shape[1:]))
     after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
     before = (after - 1).clip(0)
     nearest = np.where(
@@ -153,7 +139,8 @@ def _gaps(detections: Mapping[str, CameraDetections], n_frames: int) -> list[str
     return [line] if shown else []
 
 
-def _check_total(n_frames: int, n_views: int, n_joints: int, where: str) -> None:
+def _empty(n_frames: int, n_views: int, n_joints: int, where: str) -> np.ndarray:
     if n_frames * n_views * n_joints * 3 > LARGEST:
         what = f"{n_frames} frames of {n_views} views are more than one recording holds"
         raise InputError(where, what, "split the recording")
+    return np.zeros((n_frames, n_views, n_joints, 3))

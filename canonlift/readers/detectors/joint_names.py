@@ -21,12 +21,8 @@ def resolve(
 ) -> tuple[tuple[str, ...], Float[np.ndarray, "_ _"], list[str]]:
     """The names of the joints, the matrix that makes them of those in the files, and the reason.
 
-    Args:
-        detections: of each camera.
-        everybody: the people in them, of whom there are some.
-        possible: names of layouts that detectors of this format have.
-        layout: what the user named, a row of `joint_layouts.LAYOUTS` or a YAML file.
-        where: which files, for the message of an error.
+    `possible` are the layouts that the format's detectors have, `layout` is what the user named:
+    a row of `joint_layouts.LAYOUTS` or a YAML file.
     """
     seen = {name: people for name, people in everybody.items() if len(people)}
     counts = {name: people.points.shape[1] for name, people in seen.items()}

@@ -8,21 +8,8 @@ as `instance_info` beside `meta_info`, which names the joints.
 from collections.abc import Iterable
 from typing import Any
 
-from canonlift.readers.detectors.parsing import (
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    add_frame,
-    by_file,
-    entries,
-    field_of,
-    keypoints,
-    number_of,
-    numbers,
-    person_of,
-)
+from canonlift.readers.detectors import parsing
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 REMEDY = "save it again by MMPose's inferencer (--pred-out-dir) or demo (--save-predictions)"
 
@@ -36,7 +23,7 @@ def recognise(content: Any) -> bool:
     return isinstance(content, dict) and ("instances" in content or "keypoint_scores" in content)
 
 
-def read(docs: Iterable[Document]) -> Cameras:
+def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
     """Read the files of one camera: one of a video, or one per frame."""
     docs = list(docs)
     frames: dict[int, list[Person]] = {}
@@ -44,13 +31,13 @@ def read(docs: Iterable[Document]) -> Cameras:
     joints = _names(content, path)
     if len(docs) == 1 and _is_video(content):
         for number, people in enumerate(_instances(content)):
+            where = f"{path}, entry {number}"
             if isinstance(people, dict):
-                number = number_of(people.get("frame_id", number), f"{path}, entry {number}")
-                people = field_of(people, f"{path}, frame {number}", "instances")
-            where = f"{path}, frame {number}"
-            add_frame(frames, number, _people(people, where), where)
+                number = parsing.number_of(people.get("frame_id", number), where)
+                people = parsing.field_of(people, where, "instances")
+            parsing.add_frame(frames, number, _people(people, where), where)
         return {"": CameraDetections(frames, joints)}
-    for number, (path, content) in by_file(docs):
+    for number, (path, content) in parsing.by_file(docs):
         if _names(content, path) != joints:
             raise InputError(path, "other joints than in the files before")
         people = _instances(content)
@@ -77,11 +64,11 @@ def _is_video(content: Any) -> bool:
 
 def _people(instances: Any, where: object) -> list[Person]:
     people = []
-    for i, entry in enumerate(entries(instances, where, "'instances'")):
-        here = f"{where}, instance {i}"
-        points = numbers(field_of(entry, here, "keypoints"), here)
-        scores = numbers(field_of(entry, here, "keypoint_scores"), here)
-        people.append(person_of(keypoints(points, here, scores), entry, here, "bbox_score"))
+    for here, entry in parsing.entries(instances, where, "'instances'", "instance"):
+        points = parsing.numbers(parsing.field_of(entry, here, "keypoints"), here)
+        scores = parsing.numbers(parsing.field_of(entry, here, "keypoint_scores"), here)
+        points = parsing.keypoints(points, here, scores)
+        people.append(parsing.person_of(points, entry, here, "bbox_score"))
     return people
 
 

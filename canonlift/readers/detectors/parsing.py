@@ -75,10 +75,6 @@ class CameraDetections:
         return dict(zip(numbers, times.tolist(), strict=True))
 
 
-# What a reader makes of the files of one argument: a camera, or several by name.
-Cameras = dict[str, CameraDetections]
-
-
 def documents(paths: Iterable[Path]) -> Iterator[Document]:
     """Files with their content, one by one."""
     for path in paths:
@@ -178,10 +174,7 @@ def keypoints(
 ) -> Float[np.ndarray, "J 3"]:
     """x, y and score, checked; the score is NaN where there is none.
 
-    Args:
-        points: (J, 2), or (J, 3) with the score or, if `scores` are given, a depth to drop.
-        where: the place in the file, for the message of an error.
-        scores: (J,), where they are not in `points`.
+    Points are (J, 2), or (J, 3) with the score or, beside separate scores, a depth to drop.
     """
     if points.ndim != 2 or points.shape[1] not in (2, 3):
         raise InputError(where, f"keypoints of shape {points.shape}, need (joints, 2 or 3)")
@@ -199,11 +192,17 @@ def keypoints(
     return points
 
 
-def entries(value: Any, where: object, what: str) -> list[Any]:
+def listed(value: Any, where: object, what: str) -> list[Any]:
     """The value, which must be a list."""
     if not isinstance(value, list):
         raise InputError(where, f"{what} is {_short(value)}, not a list")
     return value
+
+
+def entries(value: Any, where: object, what: str, one: str) -> Iterator[tuple[str, Any]]:
+    """The place and content of each entry of a list called `what`; one of them is called `one`."""
+    for i, entry in enumerate(listed(value, where, what)):
+        yield f"{where}, {one} {i}", entry
 
 
 def field_of(entry: Any, where: object, *keys: str) -> Any:

@@ -56,7 +56,7 @@ def observed(detections: CameraDetections) -> People:
         tuple(person.track for _, person in rows),
         np.array([person.score for _, person in rows], dtype=float),
     )
-    return people.only(~np.isnan(points[..., 0]).all(-1))
+    return people.only(np.isfinite(points[..., 0]).sum(-1) > 0)
 
 
 def in_pixels(
@@ -64,11 +64,7 @@ def in_pixels(
 ) -> People:
     """The same people in pixels, where the file has shares of the image size.
 
-    Args:
-        people: of one camera.
-        detections: of the same.
-        size: of its image, where it is known.
-        lost_shape: whether this detector divides x and y in a way that cannot be undone.
+    `lost_shape`: this detector divides x and y in a way that cannot be undone.
     """
     points = people.points[..., :2][~np.isnan(people.points[..., 0])]
     if not len(points) or not (detections.normalised or np.median(np.abs(points)) <= 2):
@@ -102,7 +98,7 @@ def with_confidence(
     ends = np.cumsum([len(people) for people in seen.values()])
     result = dict(cameras)
     for (name, people), part in zip(seen.items(), np.split(points, ends[:-1]), strict=True):
-        result[name] = replace(people, points=part).only(part[..., 2].any(-1))
+        result[name] = replace(people, points=part).only(part[..., 2].sum(-1) > 0)
     return result, line
 
 

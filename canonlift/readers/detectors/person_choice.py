@@ -20,12 +20,7 @@ def choose(
 ) -> tuple[dict[int, int], list[str]]:
     """The row of the person that is kept in each frame, and lines for the report.
 
-    Args:
-        people: everybody whom the camera saw.
-        detections: of the same camera.
-        fps: its frames per second.
-        name: of the camera.
-        wanted: see `Options.person`.
+    `name` is the camera's, `wanted` are choices as in `Options.person`.
     """
     instants = detections.instants(fps)
     numbers = list(instants)
@@ -126,24 +121,23 @@ def _switches(
     places = sorted(best)
     report = []
     for before, after in zip(places, places[1:], strict=False):
-        track = owner.get((before, best[before]))
-        if track == owner.get((after, best[after])):
+        track = owner[before, best[before]]
+        if track == owner[after, best[after]]:
             continue
-        if track is not None and after in geometric[track] or after - before == 1:
+        if after in geometric[track] or after - before == 1:
             report.append(
                 f"WARNING: id {name_of[after, best[after]]} jumps to somebody else at frame "
                 f"{numbers[after]}"
             )
-    last = places[-1] if places else 0
-    track = owner.get((last, best[last])) if places else None
-    if track is not None:
-        later = [place for place in sorted(geometric[track]) if place > last]
-        if later and (name := name_of.get((later[0], geometric[track][later[0]]))):
-            old = name_of[last, best[last]]
-            report.append(
-                f"WARNING: id {old} ends at frame {numbers[last]}; the same person may go on as "
-                f"id {name} at frame {numbers[later[0]]}: --person CAMERA={old},{name} joins them"
-            )
+    last = places[-1]
+    track = geometric[owner[last, best[last]]]
+    later = min((place for place in track if place > last), default=last)
+    old, new = name_of[last, best[last]], name_of.get((later, track[later]))
+    if later > last and new:
+        report.append(
+            f"WARNING: id {old} ends at frame {numbers[last]}; the same person may go on as "
+            f"id {new} at frame {numbers[later]}: --person CAMERA={old},{new} joins them"
+        )
     if len(report) > 5:
         report = [*report[:5], f"WARNING: {len(report) - 5} more such switches"]
     return report

@@ -18,20 +18,23 @@ from canonlift.readers.detectors import (
     openpose,
     yolo,
 )
-from canonlift.readers.detectors.parsing import Cameras, Document, InputError, documents
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, documents
 
 
 class Format(Protocol):
     """What the file of a detector defines."""
 
-    REMEDY: str  # what to do about a file that is not as the detector writes it
+    @property
+    def REMEDY(self) -> str:
+        """What to do about a file that is not as the detector writes it."""
+        ...
 
     def recognise(self, content: Any) -> bool:
         """Whether a file's content is this format."""
         ...
 
-    def read(self, docs: Iterable[Document]) -> Cameras:
-        """The detections in a camera's files; `InputError` may leave out the remedy."""
+    def read(self, docs: Iterable[Document]) -> dict[str, CameraDetections]:
+        """Detections by camera, "" if the files are of one; errors may leave out the remedy."""
         ...
 
 
@@ -44,8 +47,8 @@ class Reader(NamedTuple):
     scores: str  # what they are, see `scores.confidences`
     layouts: tuple[str, ...] = ()  # possible where the file does not name its joints
 
-    def read(self, paths: Sequence[Path]) -> Cameras:
-        """The detections in a camera's files."""
+    def read(self, paths: Sequence[Path]) -> dict[str, CameraDetections]:
+        """Detections by camera, "" if the files are of one."""
         try:
             return self.format.read(documents(paths))
         except InputError as error:

@@ -16,13 +16,7 @@ import numpy as np
 
 from canonlift.body import skeleton
 from canonlift.data.recording import Recording
-from canonlift.readers.detectors import (
-    frame_matching,
-    joint_names,
-    people,
-    person_choice,
-    table,
-)
+from canonlift.readers.detectors import frame_matching, joint_names, people, person_choice, table
 from canonlift.readers.detectors.parsing import CameraDetections, InputError
 
 T = TypeVar("T")

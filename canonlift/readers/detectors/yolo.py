@@ -8,20 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from canonlift.readers.detectors.parsing import (
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    by_file,
-    entries,
-    field_of,
-    keypoints,
-    numbers,
-    person_of,
-    track_of,
-)
+from canonlift.readers.detectors import parsing
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 REMEDY = "save it again by ultralytics, with save_txt=True or results.tojson()"
 JOINTS = 17
@@ -37,7 +25,7 @@ def recognise(content: Any) -> bool:
     return isinstance(content, dict) and {"class", "keypoints"} <= content.keys()
 
 
-def read(docs: Iterable[Document]) -> Cameras:
+def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
     """Read the files of one camera: one per frame, or one list of all frames."""
     docs = list(docs)
     path, content = docs[0]
@@ -47,7 +35,7 @@ def read(docs: Iterable[Document]) -> Cameras:
     if len(docs) == 1 and is_list:
         frames = {n: _people(people, f"{path}, frame {n}") for n, people in enumerate(content)}
     else:
-        frames = {number: _people(doc.content, doc.path) for number, doc in by_file(docs)}
+        frames = {number: _people(doc.content, doc.path) for number, doc in parsing.by_file(docs)}
     return {"": CameraDetections(frames)}
 
 
@@ -62,22 +50,21 @@ def _is_box(line: str) -> bool:
 
 def _people(content: Any, where: object) -> list[Person]:
     people = []
-    for i, entry in enumerate(entries(content, where, "the content")):
-        here = f"{where}, person {i}"
-        joints = field_of(entry, here, "keypoints")
-        x, y = (numbers(field_of(joints, here, axis), here) for axis in "xy")
+    for here, entry in parsing.entries(content, where, "the content", "person"):
+        joints = parsing.field_of(entry, here, "keypoints")
+        x, y = (parsing.numbers(parsing.field_of(joints, here, axis), here) for axis in "xy")
         if not x.ndim == y.ndim == 1 or len(x) != len(y):
             raise InputError(here, f"{x.shape} x and {y.shape} y")
         visible = joints.get("visible")
-        scores = None if visible is None else numbers(visible, here)
-        points = keypoints(np.column_stack([x, y]), here, scores)
-        people.append(person_of(points, entry, here, "confidence"))
+        scores = None if visible is None else parsing.numbers(visible, here)
+        points = parsing.keypoints(np.column_stack([x, y]), here, scores)
+        people.append(parsing.person_of(points, entry, here, "confidence"))
     return people
 
 
 def _text_frames(docs: list[Document]) -> dict[int, list[Person]]:
     rows: dict[int, list[np.ndarray]] = {}
-    for number, (path, content) in by_file(docs):
+    for number, (path, content) in parsing.by_file(docs):
         try:
             rows[number] = [np.array(line.split(), dtype=float) for line in content.splitlines()]
         except ValueError as error:
@@ -116,6 +103,6 @@ def _columns(width: int) -> tuple[int, int]:
 def _person(row: np.ndarray, per_joint: int, more: int, id_last: bool, where: str) -> Person:
     end = len(row) - more
     has_id = more == 2 or (more == 1 and id_last)
-    track = track_of(float(row[-1]), where) if has_id else None
+    track = parsing.track_of(float(row[-1]), where) if has_id else None
     score = float(row[end]) if more > has_id else np.nan
-    return Person(keypoints(row[5:end].reshape(-1, per_joint), where), track, score)
+    return Person(parsing.keypoints(row[5:end].reshape(-1, per_joint), where), track, score)
