@@ -82,10 +82,8 @@ def recognise(content: Any) -> bool:
 def read(docs: Iterable[Document], count: int | None = None) -> dict[str, CameraDetections]:
     """Read one table.
 
-    Args:
-        docs: a single one.
-        count: how many joints there are where they are numbered; rows of further ones (of the
-            hands, say) are left out. None: as many as are in the table.
+    Where joints are numbered there are `count`, or as many as are in the table if that is None;
+    rows of further ones (of the hands, say) are left out.
     """
     table = parse(docs)
     joints = _joint_by_row(table, count) if "joint" in table.columns else _joint_by_column(table)

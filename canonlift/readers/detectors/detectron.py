@@ -57,9 +57,10 @@ def _video(content: Any, metadata: dict[str, Any], path: Path) -> CameraDetectio
         people = frame[1]
         if (isinstance(people, list) and not people) or getattr(people, "size", 1) == 0:
             people = np.zeros((0, 4, 0))
-        good = isinstance(people, np.ndarray) and people.ndim == 3 and people.dtype.kind == "f"
-        if not good or people.shape[1] != 4:
-            raise InputError(where, "its people are no array (people, 4, joints)")
+        if not isinstance(people, np.ndarray) or people.dtype.kind != "f":
+            raise InputError(where, "its people are no array of numbers")
+        if people.ndim != 3 or people.shape[1] != 4:
+            raise InputError(where, f"people of shape {people.shape}, need (n, 4, joints)")
         frames[number] = [
             Person(parsing.keypoints(person[[0, 1, 3]].T.astype(float), where))
             for person in people

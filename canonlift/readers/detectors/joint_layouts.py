@@ -92,8 +92,7 @@ def canonical(name: str) -> str | None:
 def named(joints: Sequence[str], where: object) -> tuple[tuple[str, ...], list[str]]:
     """The names that canonlift has for joints, and the detector's that it keeps for want of one.
 
-    Raises:
-        InputError: if two of them are the same joint.
+    Two names of one joint are refused by an `InputError`.
     """
     known = [canonical(joint) for joint in joints]
     result = [new or old for new, old in zip(known, joints, strict=True)]
@@ -163,11 +162,7 @@ def _sums_to_1(weights: object) -> bool:
 def combine(
     joints: Sequence[str], custom: Custom, where: object
 ) -> tuple[tuple[str, ...], Float[np.ndarray, "n_target n_source"]]:
-    """The joints with those that `custom` combines of them, and the matrix that makes them.
-
-    Raises:
-        InputError: if a combination names a joint that is not there.
-    """
+    """The joints with those that `custom` combines of them, and the matrix that makes them."""
     weights = {joint: {joint: 1.0} for joint in joints} | custom.combinations
     for name, sources in weights.items():
         if missing := [source for source in sources if source not in joints]:

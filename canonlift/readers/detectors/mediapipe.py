@@ -114,7 +114,7 @@ def _is_point(item: Any) -> bool:
 
 def _people(frame: Any, where: str) -> list[Person]:
     for _ in range(3):
-        if isinstance(frame, dict) and not _is_named(frame):
+        if isinstance(frame, dict) and not all(_is_point(item) for item in frame.values()):
             if (key := _first(frame, LANDMARKS)) is None:
                 raise InputError(where, f"no landmarks under {', '.join(LANDMARKS)}")
             frame = frame[key]
@@ -129,11 +129,6 @@ def _people(frame: Any, where: str) -> list[Person]:
     if _is_point(people[0]):
         people = [people]
     return [_person(person, f"{where}, person {i}") for i, person in enumerate(people)]
-
-
-def _is_named(frame: dict) -> bool:
-    """Points by the names of their joints."""
-    return len(frame) == len(BLAZEPOSE33) and all(_is_point(item) for item in frame.values())
 
 
 def _person(points: Any, where: str) -> Person:
