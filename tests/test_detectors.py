@@ -447,7 +447,7 @@ def test_a_track_id_that_jumps_to_another_person_is_reported(tmp_path, lost, fra
     people[9, :lost] = 0
     ids = [[1, 2, 3]] * 9 + [[2, 1, 3]] * 9
     _, report = read(people_file(tmp_path, people, ids, first=30), "alphapose", SOME)
-    assert any(f"jumps to somebody else at frame {30 + frame}" in line for line in report)
+    assert any(f"jumps to another person at frame {30 + frame}" in line for line in report)
 
 
 def test_of_many_switches_five_are_listed(tmp_path):

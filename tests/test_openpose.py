@@ -139,7 +139,7 @@ def test_bridges_a_gap_without_a_change_to_another_person(tmp_path):
     seen = recording.confidence[:, 0].any(-1)
     assert np.flatnonzero(~seen).tolist() == list(lost)
     assert (recording.confidence[seen] == np.float32(0.6)).all()
-    assert "12 of 60 frames unobserved (in 12 of them somebody else is seen)" in report[2]
+    assert "12 of 60 frames unobserved (in 12 of them another person is seen)" in report[2]
 
 
 def alone(places, **options):

@@ -86,7 +86,7 @@ def convert_with_report(
         estimated(found)
         if found.ambiguous:
             raise ValueError(
-                f"synchronisation is not sure: {'; '.join(found.doubts)} (by hand: --offset "
+                f"synchronisation is ambiguous: {'; '.join(found.doubts)} (by hand: --offset "
                 "CAM=SECONDS)"
             )
         recording = _shifted(recording, found.offset_s)

@@ -36,7 +36,7 @@ AXES: Mapping[str, str] = {
 }  # fmt: skip
 ROLES = ("x", "y", "score")
 _AXIS = "|".join(AXES)
-# Joint and axis in the name of a column; a single letter needs something that parts it off.
+# Joint and axis in the name of a column; a single letter needs a separator.
 _PATTERNS = tuple(
     re.compile(pattern)
     for pattern in (
@@ -229,7 +229,7 @@ def _times(table: Table) -> Float[np.ndarray, " N"]:
 
 
 def _joint_by_column(table: Table) -> Joints:
-    """Every row holds all joints."""
+    """The joints of a table with a column for each joint and axis."""
     columns: dict[str, dict[str, int]] = {}
     others = []
     for index, name in enumerate(table.header):
@@ -255,12 +255,12 @@ def _joint_by_column(table: Table) -> Joints:
 
 
 def _joint_by_row(table: Table, count: int | None) -> Joints:
-    """Every row holds one joint."""
+    """The joints of a table with a row for each joint."""
     roles = [AXES.get(name.lower()) for name in table.header]
     if not {"x", "y"} <= set(roles):
         raise InputError(table.path, "no columns x and y", "name the columns so")
     names = [row[table.columns["joint"]] for row in table.rows]
-    joints = _listed(names, count, table.path)
+    joints = _joint_names(names, count, table.path)
     values = np.full((len(names), 3), np.nan)
     for i, role in enumerate(ROLES):
         if role in roles:
@@ -278,7 +278,7 @@ def _not_read(names: Sequence[str]) -> str:
     return f"columns not read: {', '.join(name[:40] for name in names[:8])}" if names else ""
 
 
-def _listed(cells: Sequence[str], count: int | None, path: Path) -> tuple[str, ...]:
+def _joint_names(cells: Sequence[str], count: int | None, path: Path) -> tuple[str, ...]:
     """The joints of a long table: by name, or all numbers up to the last or `count`."""
     names = tuple(dict.fromkeys(cells))
     numbered = bool(names) and names[0].isdecimal()

@@ -14,7 +14,7 @@ from canonlift.readers.detectors.people import People
 
 def resolve(
     detections: Mapping[str, CameraDetections],
-    everybody: Mapping[str, People],
+    detected: Mapping[str, People],
     possible: Sequence[str],
     layout: str | None,
     where: str,
@@ -24,7 +24,7 @@ def resolve(
     `possible` are the layouts that the format's detectors have, `layout` is what the user named:
     a row of `joint_layouts.LAYOUTS` or a YAML file.
     """
-    seen = {name: people for name, people in everybody.items() if len(people)}
+    seen = {name: people for name, people in detected.items() if len(people)}
     counts = {name: people.points.shape[1] for name, people in seen.items()}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{name} of {count}" for name, count in counts.items())

@@ -28,7 +28,7 @@ def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
 
 
 def people_in(people: Any, path: object) -> list[Person]:
-    """Everybody in OpenPose's list."""
+    """The people in OpenPose's list."""
     found = []
     for where, person in parsing.entries(people, path, "'people'", "person"):
         points = parsing.triples(parsing.field_of(person, where, *KEYS), where)

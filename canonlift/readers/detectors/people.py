@@ -1,4 +1,4 @@
-"""Everybody whom a camera saw, in pixels, on named joints, with confidences."""
+"""The people whom a camera detected, in pixels and with confidences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from canonlift.readers.detectors.parsing import AGAIN, CameraDetections, InputEr
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """Everybody whom a camera saw: a row for each person in each frame, in order of frames."""
+    """People whom a camera detected: a row for each person in each frame, in order of frames."""
 
     frames: Int[np.ndarray, " N"]
     points: Float[np.ndarray, "N J 3"]  # x, y, score or confidence
@@ -103,7 +103,7 @@ def with_confidence(
 
 
 def combined(people: People, matrix: Float[np.ndarray, "J K"]) -> People:
-    """People on joints that are combinations of theirs, as sure as the least sure of these."""
+    """People on joints that are combinations of theirs, with the lowest confidence of these."""
     if not len(people):
         return people
     points = np.einsum("ij,pjc->pic", matrix, people.points)

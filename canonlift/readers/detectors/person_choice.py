@@ -12,11 +12,7 @@ MAX_GAP_S = 2.0  # a person missing for longer is another track
 
 
 def choose(
-    people: People,
-    detections: CameraDetections,
-    fps: float,
-    name: str,
-    wanted: Sequence[str],
+    people: People, detections: CameraDetections, fps: float, name: str, wanted: Sequence[str]
 ) -> tuple[dict[int, int], list[str]]:
     """The row of the person that is kept in each frame, and lines for the report.
 
@@ -27,7 +23,7 @@ def choose(
     starts = np.searchsorted(people.frames, numbers)
     points = np.split(people.points, starts[1:])  # of each frame
     moments = [round(instants[number] * fps) for number in numbers]
-    geometric = tracks_by_motion(points, moments, fps)
+    by_motion = tracks_by_motion(points, moments, fps)
     ids: dict[str, dict[int, int]] = {}
     for place, start in enumerate(starts.tolist()):
         for person, track in enumerate(people.tracks[start : start + len(points[place])]):
@@ -38,16 +34,14 @@ def choose(
                 what = f"two people with the track id {track}"
                 raise InputError(where, what, "track the people again")
             ids[track][place] = person
-    report = []
-    untracked = people.tracks.count(None)
-    if ids and untracked:
-        report.append(f"{untracked} detections without a track id left out")
-    tracks = ids or {str(i): track for i, track in enumerate(geometric)}
-    best, chosen = _pick(points, tracks, name, wanted)
-    report = [_account(points, tracks, best) + chosen, *report]
+    tracks = ids or {str(i): track for i, track in enumerate(by_motion)}
+    kept, chosen = _pick(points, tracks, name, wanted)
+    report = [_summary(points, tracks, kept) + chosen]
     if ids:
-        report += _switches(numbers, geometric, ids, best)
-    return {numbers[place]: int(starts[place]) + i for place, i in best.items()}, report
+        if untracked := people.tracks.count(None):
+            report.append(f"{untracked} detections without a track id left out")
+        report += _id_switches(numbers, by_motion, ids, kept)
+    return {numbers[place]: int(starts[place]) + i for place, i in kept.items()}, report
 
 
 def tracks_by_motion(
@@ -95,44 +89,44 @@ def _pick(
     return joined, f"; person {choice} as asked for"
 
 
-def _account(
-    people: Sequence[np.ndarray], tracks: Mapping[str, dict[int, int]], best: Mapping[int, int]
+def _summary(
+    people: Sequence[np.ndarray], tracks: Mapping[str, dict[int, int]], kept: Mapping[int, int]
 ) -> str:
-    others = sum(len(them) > 0 and place not in best for place, them in enumerate(people))
-    ambiguous = sum(len(them) > 1 for them in people)
-    kept = next((n for n, track in tracks.items() if track == best), None)
+    others = sum(len(seen) > 0 and place not in kept for place, seen in enumerate(people))
+    ambiguous = sum(len(seen) > 1 for seen in people)
+    name = next((n for n, track in tracks.items() if track == kept), None)
     return (
-        f"{len(people) - len(best)} of {len(people)} frames unobserved"
-        + (f" (in {others} of them somebody else is seen)" if others else "")
+        f"{len(people) - len(kept)} of {len(people)} frames unobserved"
+        + (f" (in {others} of them another person is seen)" if others else "")
         + f"; {ambiguous} ambiguous, with more than one person"
-        + (f" (kept track {kept} of {len(tracks)})" if len(tracks) > 1 and kept else "")
+        + (f" (kept track {name} of {len(tracks)})" if len(tracks) > 1 and name else "")
     )
 
 
-def _switches(
+def _id_switches(
     numbers: Sequence[int],
-    geometric: Sequence[Mapping[int, int]],
+    by_motion: Sequence[Mapping[int, int]],
     ids: Mapping[str, Mapping[int, int]],
-    best: Mapping[int, int],
+    kept: Mapping[int, int],
 ) -> list[str]:
     """Frames where the detector's id and the continuity of the pose disagree on who is kept."""
-    owner = {item: t for t, track in enumerate(geometric) for item in track.items()}
+    owner = {item: t for t, track in enumerate(by_motion) for item in track.items()}
     name_of = {item: name for name, track in ids.items() for item in track.items()}
-    places = sorted(best)
+    places = sorted(kept)
     report = []
     for before, after in zip(places, places[1:], strict=False):
-        track = owner[before, best[before]]
-        if track == owner[after, best[after]]:
+        track = owner[before, kept[before]]
+        if track == owner[after, kept[after]]:
             continue
-        if after in geometric[track] or after - before == 1:
+        if after in by_motion[track] or after - before == 1:
             report.append(
-                f"WARNING: id {name_of[after, best[after]]} jumps to somebody else at frame "
+                f"WARNING: id {name_of[after, kept[after]]} jumps to another person at frame "
                 f"{numbers[after]}"
             )
     last = places[-1]
-    track = geometric[owner[last, best[last]]]
+    track = by_motion[owner[last, kept[last]]]
     later = min((place for place in track if place > last), default=last)
-    old, new = name_of[last, best[last]], name_of.get((later, track[later]))
+    old, new = name_of[last, kept[last]], name_of.get((later, track[later]))
     if later > last and new:
         report.append(
             f"WARNING: id {old} ends at frame {numbers[last]}; the same person may go on as "

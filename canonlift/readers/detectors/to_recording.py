@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Options:
-    """What the files do not say, or what is wanted of them."""
+    """What the files do not say, and what the user chooses."""
 
     fps: tuple[float, ...] = ()  # one for all cameras or one each; empty: the files say
     rig: str = ""
@@ -56,21 +56,21 @@ def read(
     detections, form, report = _read_cameras(cameras, form, with_times=not options.fps)
     reader = table.READERS[form]
     where = ", ".join(dict.fromkeys(part.path for part in detections.values()))
-    everybody = {name: people.observed(part) for name, part in detections.items()}
-    if not any(map(len, everybody.values())):
+    detected = {name: people.observed(part) for name, part in detections.items()}
+    if not any(map(len, detected.values())):
         raise InputError(where, "no person in any file", "run the detector on the right videos")
 
     names, matrix, lines = joint_names.resolve(
-        detections, everybody, reader.layouts, options.layout, where
+        detections, detected, reader.layouts, options.layout, where
     )
     given = _one_each(options.image_size, len(detections), "image sizes")
     found = [part.image_size for part in detections.values()]
     sizes = dict(zip(detections, given or found, strict=True))
-    everybody = {
-        name: people.in_pixels(them, detections[name], sizes[name], form == "openpose")
-        for name, them in everybody.items()
+    detected = {
+        name: people.in_pixels(persons, detections[name], sizes[name], form == "openpose")
+        for name, persons in detected.items()
     }
-    everybody, line = people.with_confidence(everybody, reader.scores, options.confidence, where)
+    detected, line = people.with_confidence(detected, reader.scores, options.confidence, where)
     report += [*lines, line]
     rates = _one_each(options.fps, len(detections), "frame rates")
     if not rates:
@@ -78,10 +78,10 @@ def read(
         report.append(line)
 
     kept: dict[str, dict[int, np.ndarray]] = {}
-    for (name, them), rate in zip(everybody.items(), rates, strict=True):
-        them = people.combined(them, matrix)
-        rows, lines = person_choice.choose(them, detections[name], rate, name, options.person)
-        kept[name] = {number: them.points[row] for number, row in rows.items()}
+    for (name, persons), rate in zip(detected.items(), rates, strict=True):
+        persons = people.combined(persons, matrix)
+        rows, lines = person_choice.choose(persons, detections[name], rate, name, options.person)
+        kept[name] = {number: persons.points[row] for number, row in rows.items()}
         report += [f"{name}: {line}" for line in lines]
     grid, fps, processing, lines = frame_matching.match(
         kept, detections, rates, len(names), options.resample, where
@@ -124,7 +124,7 @@ def _read_cameras(
         recognised, paths, evidence = table.recognise(form, paths)
         if first and recognised != first:
             what = f"looks like {recognised}, the camera before like {first}"
-            raise InputError(paths[0], what, "convert them with one detector")
+            raise InputError(paths[0], what, "use one detector for all cameras")
         if form == "auto" and not first:
             report.append(f"auto: {evidence}")
         first = recognised

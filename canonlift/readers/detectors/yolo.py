@@ -70,8 +70,8 @@ def _text_frames(docs: list[Document]) -> dict[int, list[Person]]:
         except ValueError as error:
             raise InputError(path, f"not numbers ({error})") from error
     path = docs[0].path.parent
-    everybody = [row for people in rows.values() for row in people]
-    widths = sorted({len(row) for row in everybody})
+    all_rows = [row for people in rows.values() for row in people]
+    widths = sorted({len(row) for row in all_rows})
     columns = {width: _columns(width) for width in widths}
     if len({per_joint for per_joint, _ in columns.values()}) > 1 or (0, 0) in columns.values():
         raise InputError(
@@ -80,7 +80,7 @@ def _text_frames(docs: list[Document]) -> dict[int, list[Person]]:
             "56, with confidence, track id or both 1 or 2 more",
         )
     # One number more is a confidence or an id. Only ids are whole numbers throughout.
-    last = np.array([row[-1] for row in everybody if columns[len(row)][1] == 1])
+    last = np.array([row[-1] for row in all_rows if columns[len(row)][1] == 1])
     both = any(more == 2 for _, more in columns.values())
     id_last = not both and bool(np.all(last == np.round(last)))
     return {
