@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 
 from canonlift.geometry.alignment import align_similarity
-from canonlift.readers.detectors.layouts import LIMBS12, canonical
+from canonlift.readers.detectors.joint_layouts import LIMBS12, canonical
 
 LEG, TALL_M = 0.491, 1.75  # share of thigh and shank in the height (Drillis and Contini 1966)
 DEFINED_OTHERWISE = {"head"}

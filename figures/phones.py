@@ -11,7 +11,7 @@ from pathlib import Path
 from canonlift.inference import model as models
 from canonlift.output.figures.synchrony import draw_synchrony
 from canonlift.readers import synchronise
-from canonlift.readers.detectors.assemble import Options, read
+from canonlift.readers.detectors.to_recording import Options, read
 from figures.pages import photograph
 
 HERE = Path(__file__).parent

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 
 from canonlift.body import skeleton
-from canonlift.readers.detectors.assemble import Options
-from canonlift.readers.detectors.layouts import BLAZEPOSE33, LAYOUTS, LIMBS12
+from canonlift.readers.detectors.joint_layouts import BLAZEPOSE33, LAYOUTS, LIMBS12
+from canonlift.readers.detectors.to_recording import Options
 
 # A standing person, x right, y down, as tall as 1.
 PLACE = {

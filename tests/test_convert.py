@@ -14,9 +14,9 @@ from canonlift.cli.main import main
 from canonlift.data.recording import load, save
 from canonlift.readers import skeleton_morphing
 from canonlift.readers.convert import convert as convert_cameras
-from canonlift.readers.datasets.registry import DATA_SETS
-from canonlift.readers.detectors.assemble import Options, read
-from canonlift.readers.detectors.formats import READERS
+from canonlift.readers.datasets.table import DATA_SETS
+from canonlift.readers.detectors.table import READERS
+from canonlift.readers.detectors.to_recording import Options, read
 from canonlift.simulation.detector import DetectorConfig
 from canonlift.simulation.session import SimulateConfig, session
 
@@ -48,7 +48,7 @@ def refusal(capsys, argv):
     return err
 
 
-def test_writes_what_the_reader_reads_and_says_what_it_is(cameras, tmp_path, capsys):
+def test_writes_and_describes_what_the_reader_reads(cameras, tmp_path, capsys):
     out = tmp_path / "new" / "take.npz"
     options = ["--fps", "25", "--rig", "hill", "--layout", "COCO-18", "--out", str(out)]
     main(["convert", "openpose", *cameras, *options])
@@ -73,7 +73,7 @@ def test_cameras_may_move_unless_a_rig_is_named(cameras, tmp_path, capsys):
     assert "cameras may move" in capsys.readouterr().out
 
 
-def test_a_camera_that_started_later_by_hand_is_put_that_much_later(cameras, tmp_path, capsys):
+def test_a_given_offset_shifts_a_camera(cameras, tmp_path, capsys):
     argv = ["openpose", *cameras, "--fps", "25", "--out"]
     main(["convert", *argv, str(tmp_path / "plain.npz")])
     main(["convert", *argv, str(tmp_path / "moved.npz"), "--offset", "right=0.04"])
@@ -95,7 +95,7 @@ def test_replaces_a_file_only_when_told_to(cameras, tmp_path, capsys):
     assert load(out).n_frames == 3
 
 
-def test_an_error_of_ours_is_one_line_and_leaves_nothing(cameras, tmp_path, capsys):
+def test_an_input_error_is_one_line_and_writes_no_file(cameras, tmp_path, capsys):
     out = tmp_path / "take.npz"
     good = ["--out", out, "--fps"]
     nowhere = tmp_path / "a\nb"
@@ -166,7 +166,7 @@ def test_help_lists_every_format_and_shows_commands_that_parse(capsys):
         assert parser.parse_args(command).format == command[0]
 
 
-def test_a_notebook_gets_the_recording_that_the_command_writes(cameras, tmp_path):
+def test_function_and_command_make_the_same_recording(cameras, tmp_path):
     out = tmp_path / "session.npz"
     main(["convert", "openpose", *cameras, "--fps", "25", "50", "--layout", "COCO-18",
           "--rig", "hill", "--offset", "right=0.04", "--out", str(out)])  # fmt: skip
@@ -178,7 +178,7 @@ def test_a_notebook_gets_the_recording_that_the_command_writes(cameras, tmp_path
     np.testing.assert_array_equal(found.keypoints, written.keypoints)
     np.testing.assert_array_equal(found.confidence, written.confidence)
     assert (found.rig, found.fps, found.processing) == ("hill", written.fps, written.processing)
-    with pytest.raises(ValueError, match="two ways to the same"):
+    with pytest.raises(ValueError, match="either --offset or --sync"):
         convert_cameras(cameras, fps=25, offsets={"right": 1.0}, synchronise=True)
     with pytest.raises(ValueError, match="camera must be one of left, right, got 'rihgt'"):
         convert_cameras(cameras, fps=25, offsets={"rihgt": 1.0})

@@ -1,4 +1,4 @@
-"""Every format of detections, written here in its exact layout and read back; and its traps."""
+"""Every format of detections, written here in its exact layout and read back; and odd cases."""
 
 import json
 from dataclasses import replace
@@ -34,9 +34,9 @@ from detector_files import (
 )
 
 from canonlift.body import skeleton
-from canonlift.readers.detectors import layouts, scores
-from canonlift.readers.detectors.assemble import Options, read
+from canonlift.readers.detectors import joint_layouts, scores
 from canonlift.readers.detectors.parsing import InputError
+from canonlift.readers.detectors.to_recording import Options, read
 
 each_layout = pytest.mark.parametrize("name", LAYOUT_FILES)
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "recordings"
@@ -69,7 +69,7 @@ def of_scores(values, tmp_path, write=mmpose_video, form="mmpose", **options):
     return points, recording.confidence, "\n".join(report)
 
 
-def test_unbounded_scores_are_compared_among_themselves_and_said_so(tmp_path):
+def test_unbounded_scores_are_divided_by_their_95th_percentile(tmp_path):
     points, confidence, said = of_scores(9.0, tmp_path)
     top = np.quantile(points[..., 2][points[..., 2] > 0], 0.95)
     np.testing.assert_allclose(confidence, (points[..., 2] / top).clip(0, 1), atol=1e-6)
@@ -87,22 +87,25 @@ def test_scores_of_an_unknown_scale_are_refused_until_it_is_named(tmp_path):
     assert "divided by 100" in said
     with pytest.raises(ValueError, match="--confidence must be one of"):
         of_scores(1.0, tmp_path / "c", confidence="percentage")
+    with pytest.raises(ValueError, match="--confidence must be one of .*, got '0-1'"):
+        of_scores(1.0, tmp_path / "d", confidence="0-1")
 
 
-def test_logits_are_told_by_their_range_and_one_odd_score_does_not_make_them():
+def test_logits_are_recognised_by_their_range_and_not_by_one_outlier():
     sure = np.linspace(0.01, 0.99, 99)
     logits = np.log(sure / (1 - sure))
     nobody = np.full(99, np.nan)
-    name, made = scores.rule(None, "visibility", logits, nobody)
-    assert name == "logit"
+    made, line = scores.confidences(logits, nobody, "visibility", None, "files")
+    assert "logits" in line
     np.testing.assert_allclose(made, sure)
     odd = np.where(np.arange(99) == 3, 5.0, sure)
-    name, made = scores.rule(None, "visibility", odd, nobody)
-    assert (name, made[3]) == ("probability", 1.0)
+    made, line = scores.confidences(odd, nobody, "visibility", None, "files")
+    assert line.endswith("taken as they are; outside [0, 1], clipped: 1 of 99")
+    assert made[3] == 1.0
     np.testing.assert_array_equal(np.delete(made, 3), np.delete(sure, 3))
 
 
-def test_flags_without_information_give_way_to_the_score_of_the_person(tmp_path):
+def test_flags_that_are_all_1_are_replaced_by_the_score_of_the_person(tmp_path):
     """COCO's results have 1 in the third place, if they follow its specification."""
     points = film(COCO17, missed=0)
     flags = np.concatenate([points[..., :2], 1.0 * (points[..., 2:] > 0)], -1)
@@ -111,17 +114,17 @@ def test_flags_without_information_give_way_to_the_score_of_the_person(tmp_path)
     assert any("score of the whole person" in line for line in report)
 
 
-def test_a_joint_without_a_score_among_those_with_one_is_not_taken_as_sure():
+def test_a_joint_without_a_score_has_confidence_0_where_others_have_one():
     raw = np.array([0.5, np.nan, 0.7])
-    _, made = scores.rule(None, "probability", raw, raw)
+    made, _ = scores.confidences(raw, raw, "probability", None, "files")
     np.testing.assert_array_equal(made, [0.5, 0.0, 0.7])
 
 
 # --- pixels
 
 
-def test_shares_of_the_image_need_its_size(tmp_path):
-    points = film(layouts.BLAZEPOSE33)
+def test_normalised_coordinates_need_the_image_size(tmp_path):
+    points = film(joint_layouts.BLAZEPOSE33)
     cameras = mediapipe_csv(tmp_path, points)
     with pytest.raises(InputError, match="say the size by --image-size"):
         read(cameras, "mediapipe", SOME)
@@ -135,8 +138,8 @@ def test_shares_of_the_image_need_its_size(tmp_path):
         read(cameras, "mediapipe", replace(SOME, image_size=(SIZE,) * 3))
 
 
-def test_a_third_number_below_0_is_depth_and_no_visibility(tmp_path):
-    points = film(layouts.BLAZEPOSE33, n_views=1, missed=0)
+def test_a_negative_third_number_is_depth_and_not_visibility(tmp_path):
+    points = film(joint_layouts.BLAZEPOSE33, n_views=1, missed=0)
     frames = [[[x, y, 0.1 - z] for x, y, z in p.tolist()] for p in points[:5, 0]]
     (tmp_path / "a.json").write_text(json.dumps(frames))
     recording, report = read([tmp_path / "a.json"], "mediapipe", SOME)
@@ -148,7 +151,7 @@ def test_a_third_number_below_0_is_depth_and_no_visibility(tmp_path):
 
 
 @pytest.mark.parametrize(("confidence", "track"), [(0, 0), (1, 0), (0, 1), (1, 1)])
-def test_yolo_tells_an_id_from_a_confidence(tmp_path, confidence, track):
+def test_yolo_text_with_a_track_id_a_confidence_or_both(tmp_path, confidence, track):
     cameras = yolo_text(tmp_path, film(COCO17, missed=0), confidence, track)
     options = replace(SOME, image_size=(SIZE,))
     if track:
@@ -158,7 +161,7 @@ def test_yolo_tells_an_id_from_a_confidence(tmp_path, confidence, track):
             read(cameras, "yolo", replace(options, person=("7",)))
 
 
-def test_the_number_of_a_column_is_that_of_its_joint_wherever_it_stands(tmp_path):
+def test_numbered_columns_are_read_in_any_order(tmp_path):
     """A joint on the edge of the image is seen, and milliseconds are not seconds."""
     points = film(COCO17, n_views=1, missed=0)[:5, 0]
     points[2, 3, 0] = 0.0
@@ -172,7 +175,7 @@ def test_the_number_of_a_column_is_that_of_its_joint_wherever_it_stands(tmp_path
     np.testing.assert_allclose(recording.keypoints[:, 0], points[..., :2], atol=1e-3)
 
 
-def test_detectors_own_names_are_understood():
+def test_joint_names_of_detectors_are_translated():
     words = {
         "left_shoulder": "l_shoulder", "LShoulder": "l_shoulder", "LEFT_FOOT_INDEX": "l_bigtoe",
         "RAnkle": "r_ankle", "rightknee": "r_knee", "rsho": "r_shoulder", "Hip": "mid_hip",
@@ -180,20 +183,20 @@ def test_detectors_own_names_are_understood():
         "r_hip": "r_hip", "root": "pelvis", "Nose": "nose", "left_big_toe": "l_bigtoe",
         "tail": None, "left_right_hip": None, "": None, "knee": None,
     }  # fmt: skip
-    assert {word: layouts.canonical(word) for word in words} == words
+    assert {word: joint_layouts.canonical(word) for word in words} == words
     with pytest.raises(InputError, match="Nose, nose are called the same"):
-        layouts.named(["Nose", "nose"], "here")
+        joint_layouts.named(["Nose", "nose"], "here")
 
 
-def test_every_layout_has_joints_of_its_own_and_as_many_as_it_says():
-    for name, layout in layouts.LAYOUTS.items():
+def test_joints_of_a_layout_are_unique_and_no_more_than_its_total():
+    for name, layout in joint_layouts.LAYOUTS.items():
         assert len(set(layout.joints)) == len(layout.joints) <= layout.total, name
     places = {"l_hip": 23, "r_ankle": 28, "l_bigtoe": 31, "r_wrist": 16, "l_mouth": 9}
-    assert {n: layouts.BLAZEPOSE33.index(n) for n in places} == places
-    assert layouts.LIMBS12.index("r_knee") == 9
+    assert {n: joint_layouts.BLAZEPOSE33.index(n) for n in places} == places
+    assert joint_layouts.LIMBS12.index("r_knee") == 9
 
 
-def test_a_body_in_a_whole_body_is_found(tmp_path):
+def test_body_and_feet_are_read_of_133_whole_body_joints(tmp_path):
     """Of 133 joints the first 23 are the body and the feet."""
     points = film((*COCO17, *skeleton.FEET))
     rest = np.full((*points.shape[:2], 110, 3), 300.0) * [1, 1, 0.001]
@@ -238,20 +241,20 @@ def test_a_yaml_file_describes_any_detector(tmp_path):
         ("!!python/object/apply:os.getcwd []", "not YAML"),
     ],
 )  # fmt: skip
-def test_a_wrong_yaml_file_is_named(tmp_path, text, message):
+def test_a_wrong_yaml_file_is_refused_by_its_name(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=f"mine.yaml: .*{message}.*; write `names"):
-        layouts.load(path)
+        joint_layouts.load(path)
 
 
-def test_limbs_are_said_to_lack_a_head(tmp_path):
-    _, report = read(bodypose3d(tmp_path, film(layouts.LIMBS12)), "bodypose3d", SOME)
+def test_the_report_says_which_joints_a_skeleton_lacks(tmp_path):
+    _, report = read(bodypose3d(tmp_path, film(joint_layouts.LIMBS12)), "bodypose3d", SOME)
     assert report[-1].startswith("trains on skeleton limbs14 (made by fixed combinations: pelvis,")
     assert "h36m17 lacks nose, head" in report[-1]
 
 
-def test_a_data_set_of_human36m_joints_is_told_from_coco(tmp_path):
+def test_videopose3d_files_are_read_by_their_layout_name(tmp_path):
     points = film(COCO17)
     (path,) = videopose3d(tmp_path, points)
     arrays = dict(np.load(path, allow_pickle=True))
@@ -260,14 +263,16 @@ def test_a_data_set_of_human36m_joints_is_told_from_coco(tmp_path):
     assert read([path], "detectron", SOME)[0].joints == skeleton.H36M17
     content = {"S1": {"a": [points[:, 0, :, :2]], "b": [points[:, 1, :, :2]]}}
     np.savez(path, positions_2d=content, metadata=arrays["metadata"])
-    with pytest.raises(InputError, match=r"2 takes \(S1/a, S1/b\); save one take per file"):
+    with pytest.raises(
+        InputError, match=r"2 recordings \(S1/a, S1/b\); save one recording per file"
+    ):
         read([path], "detectron", SOME)
 
 
 # --- who
 
 
-def crowd(tmp_path, people, ids=None, first=0):
+def people_file(tmp_path, people, ids=None, first=0):
     """An AlphaPose file of several people, (frames, people, joints, 3), and their ids."""
     entries = [
         {"image_id": f"{first + t}.jpg", "keypoints": p.ravel().tolist(), "score": 2.0,
@@ -298,11 +303,15 @@ def three_people():
 def test_the_person_that_was_asked_for_is_kept(tmp_path, choice, confidence, tracked):
     people = three_people()
     ids = [[5, [3.0], [[8]]]] * 20 if tracked else None
-    recording, _ = read(crowd(tmp_path, people, ids), "alphapose", replace(SOME, person=(choice,)))
+    recording, _ = read(
+        people_file(tmp_path, people, ids), "alphapose", replace(SOME, person=(choice,))
+    )
     assert np.unique(recording.confidence[recording.confidence > 0]) == np.float32(confidence)
     if tracked:
         by_id = {0.9: "5", 0.5: "3", 0.2: "8"}[confidence]
-        again, _ = read(crowd(tmp_path, people, ids), "alphapose", replace(SOME, person=(by_id,)))
+        again, _ = read(
+            people_file(tmp_path, people, ids), "alphapose", replace(SOME, person=(by_id,))
+        )
         np.testing.assert_array_equal(again.keypoints, recording.keypoints)
 
 
@@ -311,7 +320,7 @@ WITH_IDS = ["openpose body25", "alphapose coco17", "mmpose video", "mmpose image
 
 
 @pytest.mark.parametrize("name", WITH_IDS)
-def test_each_of_two_people_is_found_by_the_id_that_the_detector_gave(tmp_path, name):
+def test_each_of_two_people_is_found_by_track_id(tmp_path, name):
     """Also where the other one stands first in a file, or last."""
     layout = LAYOUT_FILES[name]
     points = film(layout.joints)
@@ -330,7 +339,7 @@ def test_each_of_two_people_is_found_by_the_id_that_the_detector_gave(tmp_path, 
     np.testing.assert_allclose(other.keypoints, one.keypoints + [3000, 0], atol=1e-3)
 
 
-def test_individuals_of_deeplabcut_may_lack_joints_and_list_them_otherwise(tmp_path):
+def test_individuals_of_deeplabcut_may_lack_joints_and_differ_in_their_order(tmp_path):
     points = film(COCO17, n_views=1, missed=0)[:, 0]
     names = list(DLC_NAMES.values())
     columns = [("anna", n) for n in range(17)] + [("bob", n) for n in (16, 3, 9)]
@@ -372,7 +381,7 @@ def test_labelled_images_of_deeplabcut_are_numbered_by_their_names(tmp_path):
     np.testing.assert_array_equal(recording.keypoints[3, 0], [[10, 20], [30, 90]])
 
 
-def test_two_images_of_one_number_are_no_take(tmp_path):
+def test_two_images_of_the_same_frame_number_are_refused(tmp_path):
     (path, _) = coco_annotations(tmp_path, film(COCO17))
     content = json.loads(path.read_text())
     content["images"][0]["file_name"] = "other/frame_000003.png"
@@ -389,7 +398,7 @@ def test_two_images_of_one_number_are_no_take(tmp_path):
 
 def test_landmarks_of_five_numbers_have_their_visibility_before_their_presence(tmp_path):
     """And frames that say their number are of that number, wherever they stand."""
-    points = film(layouts.BLAZEPOSE33, n_views=1, missed=0)[:6]
+    points = film(joint_layouts.BLAZEPOSE33, n_views=1, missed=0)[:6]
     rows = [[[x, y, -0.1, c, 0.95] for x, y, c in p.tolist()] for p in points[:, 0]]
     frames = [{"frame": 2 * t, "pose_landmarks": [row]} for t, row in enumerate(rows) if t != 5]
     (tmp_path / "a.json").write_text(json.dumps(frames[::-1]))
@@ -400,57 +409,57 @@ def test_landmarks_of_five_numbers_have_their_visibility_before_their_presence(t
     assert not recording.confidence[1::2].any()
 
 
-def test_an_id_that_does_not_exist_is_answered_with_those_that_do(tmp_path):
-    cameras = crowd(tmp_path, three_people(), [[5, 3, 8]] * 20)
+def test_an_unknown_track_id_is_refused_with_a_list_of_the_known(tmp_path):
+    cameras = people_file(tmp_path, three_people(), [[5, 3, 8]] * 20)
     with pytest.raises(ValueError, match="cam: no person 4; there are 8, 5, 3"):
         read(cameras, "alphapose", replace(SOME, person=("4",)))
 
 
-def test_two_people_of_one_id_in_a_frame_are_refused(tmp_path):
-    cameras = crowd(tmp_path, three_people(), [[5, 5, 8]] * 20)
+def test_two_people_of_one_track_id_in_a_frame_are_refused(tmp_path):
+    cameras = people_file(tmp_path, three_people(), [[5, 5, 8]] * 20)
     with pytest.raises(InputError, match=r"cam.json, frame 0: two people with the track id 5"):
         read(cameras, "alphapose", SOME)
 
 
-def test_an_id_switch_is_reported_with_its_frame_and_can_be_undone(tmp_path):
+def test_a_change_of_track_id_is_reported_and_both_tracks_can_be_joined(tmp_path):
     people = three_people()[:, :1]
     ids = [[1]] * 12 + [[7]] * 8
-    recording, report = read(crowd(tmp_path, people, ids, first=30), "alphapose", SOME)
+    recording, report = read(people_file(tmp_path, people, ids, first=30), "alphapose", SOME)
     assert (recording.confidence[:, 0, 0] > 0).sum() == 12
     (warning,) = [line for line in report if "WARNING" in line]
     assert "id 1 ends at frame 41" in warning
     assert "id 7 at frame 42" in warning
     joined = replace(SOME, person=("cam=1,7",))
-    recording, _ = read(crowd(tmp_path, people, ids), "alphapose", joined)
+    recording, _ = read(people_file(tmp_path, people, ids), "alphapose", joined)
     assert (recording.confidence[:, 0, 0] > 0).sum() == 18
 
 
-def test_of_people_who_are_joined_and_seen_at_once_the_first_is_kept(tmp_path):
-    cameras = crowd(tmp_path, three_people(), [[5, 3, 8]] * 20)
+def test_of_joined_tracks_in_the_same_frame_the_first_is_kept(tmp_path):
+    cameras = people_file(tmp_path, three_people(), [[5, 3, 8]] * 20)
     recording, _ = read(cameras, "alphapose", replace(SOME, person=("3,8",)))
     np.testing.assert_allclose(recording.confidence[:, 0].max(-1), [0.5] * 18 + [0.2] * 2)
 
 
 @pytest.mark.parametrize(("lost", "frame"), [(0, 9), (1, 9), (2, 10)])
-def test_an_id_that_jumps_to_somebody_else_is_reported(tmp_path, lost, frame):
+def test_a_track_id_that_jumps_to_another_person_is_reported(tmp_path, lost, frame):
     """Also where its owner, or both of them, are out of sight that very moment."""
     people = three_people()[:18]
     people[9, :lost] = 0
     ids = [[1, 2, 3]] * 9 + [[2, 1, 3]] * 9
-    _, report = read(crowd(tmp_path, people, ids, first=30), "alphapose", SOME)
-    assert any(f"jumps to somebody else at frame {30 + frame}" in line for line in report)
+    _, report = read(people_file(tmp_path, people, ids, first=30), "alphapose", SOME)
+    assert any(f"jumps to another person at frame {30 + frame}" in line for line in report)
 
 
 def test_of_many_switches_five_are_listed(tmp_path):
     ids = [[1, 2, 3], [2, 1, 3]] * 9
-    _, report = read(crowd(tmp_path, three_people()[:18], ids), "alphapose", SOME)
+    _, report = read(people_file(tmp_path, three_people()[:18], ids), "alphapose", SOME)
     warnings = [line for line in report if "WARNING" in line]
     assert len(warnings) == 6
     assert warnings[5].endswith("more such switches")
 
 
-def test_everybody_without_an_id_is_left_out_and_counted(tmp_path):
-    cameras = crowd(tmp_path, three_people(), [[None, 3, None]] * 20)
+def test_detections_without_a_track_id_are_left_out_and_counted(tmp_path):
+    cameras = people_file(tmp_path, three_people(), [[None, 3, None]] * 20)
     recording, report = read(cameras, "alphapose", SOME)
     assert np.unique(recording.confidence[recording.confidence > 0]) == np.float32(0.5)
     assert any("38 detections without a track id" in line for line in report)
@@ -472,7 +481,7 @@ def test_globs_files_and_folders_are_cameras(tmp_path):
         read([f"{tmp_path}/phone7_*.json"], "openpose", SOME)
 
 
-def test_auto_says_when_it_knows_nothing_and_refuses_a_mixture(tmp_path):
+def test_auto_refuses_an_unknown_format_and_a_mixture_of_formats(tmp_path):
     (tmp_path / "a.json").write_text('{"cats": 3}')
     with pytest.raises(InputError, match="looks like no format that is known.*; name the format"):
         read([tmp_path / "a.json"], "auto", SOME)
@@ -482,20 +491,20 @@ def test_auto_says_when_it_knows_nothing_and_refuses_a_mixture(tmp_path):
         read([one, other], "auto", SOME)
 
 
-def test_a_text_that_was_cut_is_refused(tmp_path):
+def test_a_truncated_text_file_is_refused(tmp_path):
     """Its last number may have lost digits."""
-    (path, _) = bodypose3d(tmp_path, film(layouts.LIMBS12))
+    (path, _) = bodypose3d(tmp_path, film(joint_layouts.LIMBS12))
     path.write_text(path.read_text()[:-3])
     with pytest.raises(InputError, match="the last line does not end"):
         read([path], "bodypose3d", SOME)
 
 
 def test_points_of_hands_and_faces_are_left_out_and_counted(tmp_path):
-    _, report = read(caliscope(tmp_path, film(layouts.BLAZEPOSE33)), "auto")
+    _, report = read(caliscope(tmp_path, film(joint_layouts.BLAZEPOSE33)), "auto")
     assert any("18 rows of points other than the 33 of the body" in line for line in report)
 
 
-def test_what_the_fuzz_test_found_stays_found(tmp_path):
+def test_errors_that_the_fuzz_test_found(tmp_path):
     """Sizes of images that are lists, and a joint whose name is a number of 5000 digits."""
     (path, _) = coco_annotations(tmp_path, film(COCO17))
     content = json.loads(path.read_text())
@@ -507,8 +516,8 @@ def test_what_the_fuzz_test_found_stays_found(tmp_path):
     assert "9" * 5000 in read([path], "csv")[0].joints
 
 
-def test_cameras_of_one_table_are_sorted_whatever_rows_come_first(tmp_path):
-    points = film(layouts.BLAZEPOSE33, n_frames=6, n_views=11, missed=0)
+def test_cameras_of_one_table_are_sorted_by_number(tmp_path):
+    points = film(joint_layouts.BLAZEPOSE33, n_frames=6, n_views=11, missed=0)
     (path,) = caliscope(tmp_path, points)
     head, *rows = path.read_text().splitlines()
     path.write_text("\n".join([head, *rows[::-1]]) + "\n")
@@ -517,7 +526,7 @@ def test_cameras_of_one_table_are_sorted_whatever_rows_come_first(tmp_path):
     np.testing.assert_allclose(recording.keypoints[0], points[0, ..., :2], atol=1e-3)
 
 
-def test_a_detector_without_anybody_is_no_recording(tmp_path):
+def test_files_without_any_person_are_refused(tmp_path):
     points = film(COCO17)
     with pytest.raises(InputError, match="no person in any file"):
         read(detectron(tmp_path, 0 * points), "detectron", SOME)

@@ -7,8 +7,8 @@ import pytest
 from detector_files import COCO17, FPS, assert_read, film, mmpose_video, person, table_wide
 
 from canonlift.readers.detectors import person_choice
-from canonlift.readers.detectors.assemble import Options, read
 from canonlift.readers.detectors.parsing import InputError
+from canonlift.readers.detectors.to_recording import Options, read
 
 SOME = Options(fps=(FPS,))
 
@@ -48,7 +48,7 @@ def test_nothing_is_interpolated_across_a_frame_that_is_missing(tmp_path):
     assert lost.tolist() == [0.32, 0.36]  # frames 9 to 11 of the faster are at 0.30 to 0.37 s
 
 
-def test_between_two_frames_a_joint_is_as_sure_as_where_it_is_less_sure(tmp_path):
+def test_an_interpolated_joint_has_the_lower_of_two_confidences(tmp_path):
     points = straight(24, 30.0)
     points[..., 2] = np.random.default_rng(0).uniform(0.2, 0.9, (24, 1, 1))
     slow = mmpose_video(tmp_path / "slow", straight(20, 25.0))
@@ -68,7 +68,7 @@ def test_a_camera_whose_numbers_begin_later_is_seen_later(tmp_path):
     assert_read(read(cameras, "mmpose", SOME)[0], points)
 
 
-def test_somebody_who_comes_back_after_a_second_is_the_same(tmp_path):
+def test_a_person_who_returns_after_a_second_is_in_the_same_track(tmp_path):
     points = straight(45, FPS)
     points[10:35] = 0
     recording, _ = read(mmpose_video(tmp_path, points), "mmpose", SOME)
@@ -76,7 +76,7 @@ def test_somebody_who_comes_back_after_a_second_is_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(("gap", "tracks"), [(50, 1), (51, 2), (5000, 2)])
-def test_frames_that_are_not_there_count_as_empty_ones(gap, tracks):
+def test_missing_frames_count_as_empty_ones(gap, tracks):
     people = [person(COCO17)[None]] * 4
     assert (
         len(person_choice.tracks_by_motion(people, [0, 1, 1 + gap, 2 + gap], fps=25.0)) == tracks

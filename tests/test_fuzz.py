@@ -22,8 +22,8 @@ from detector_files import IDS, LAYOUT_FILES, at, deeplabcut_h5, double, film, n
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from canonlift.readers.detectors.assemble import read
 from canonlift.readers.detectors.parsing import InputError
+from canonlift.readers.detectors.to_recording import read
 
 LIMIT_S = 2.0
 ODD = (None, True, "text", "", [], {}, [[]], -1, 0, 7, 0.5, 1e300, -1e300, 10**400, 2**63,

@@ -8,9 +8,9 @@ from detector_files import person
 
 from canonlift.body import skeleton
 from canonlift.readers import tracking
-from canonlift.readers.detectors.assemble import Options
-from canonlift.readers.detectors.assemble import read as read_take
-from canonlift.readers.detectors.layouts import LAYOUTS
+from canonlift.readers.detectors.joint_layouts import LAYOUTS
+from canonlift.readers.detectors.to_recording import Options
+from canonlift.readers.detectors.to_recording import read as read_take
 
 KEY = "pose_keypoints_2d"
 each_body = pytest.mark.parametrize("body", ["BODY_25", "BODY_25B", "COCO-18"])
@@ -66,7 +66,7 @@ def test_what_is_read_can_be_trained_on(tmp_path, body):
 
 
 @pytest.mark.parametrize("body", ["BODY_25", "BODY_25B"])
-def test_tells_the_two_bodies_of_25_joints_apart_from_behind(tmp_path, body):
+def test_recognises_both_layouts_of_25_joints_from_behind(tmp_path, body):
     """No face is seen from behind; and a camera without evidence follows the others."""
     joints = LAYOUTS[body].joints
     behind = person(joints, np.random.default_rng(2))
@@ -112,7 +112,7 @@ def test_cameras_are_matched_by_frame_number_and_missing_files_are_unobserved(tm
 
 
 @pytest.mark.parametrize("speed", [3.0, 8.0, 30.0])
-def test_follows_the_surer_person_through_a_crossing(tmp_path, speed):
+def test_follows_the_person_of_higher_confidence_through_a_crossing(tmp_path, speed):
     """Two of the same pose walk through each other, in any order in the file."""
     rng = np.random.default_rng(4)
     frames = {}
@@ -127,7 +127,7 @@ def test_follows_the_surer_person_through_a_crossing(tmp_path, speed):
     assert "of 2)" in report[2]
 
 
-def test_bridges_a_gap_without_taking_somebody_else(tmp_path):
+def test_bridges_a_gap_without_a_change_to_another_person(tmp_path):
     """The athlete is lost for half a second while a bystander is seen more surely."""
     athlete = {
         t: person(skeleton.COCO18, at=(200 + 5 * t, 300), confidence=0.6) for t in range(60)
@@ -139,7 +139,7 @@ def test_bridges_a_gap_without_taking_somebody_else(tmp_path):
     seen = recording.confidence[:, 0].any(-1)
     assert np.flatnonzero(~seen).tolist() == list(lost)
     assert (recording.confidence[seen] == np.float32(0.6)).all()
-    assert "12 of 60 frames unobserved (in 12 of them somebody else is seen)" in report[2]
+    assert "12 of 60 frames unobserved (in 12 of them another person is seen)" in report[2]
 
 
 def alone(places, **options):
@@ -173,7 +173,7 @@ def test_follows_a_run_of_which_every_fourth_frame_is_seen():
     assert n_tracks(people) == 1
 
 
-def test_a_person_seen_by_halves_is_one():
+def test_a_person_seen_in_halves_is_one_track():
     """Joints out of sight move along with those in sight."""
     people = alone([100 + 40 * t for t in range(40)])
     lower, upper = range(8, 14), [*range(8), *range(14, 18)]
@@ -182,13 +182,13 @@ def test_a_person_seen_by_halves_is_one():
     assert n_tracks(people) == 1
 
 
-def test_a_joint_gone_astray_makes_nobody_somebody_else():
+def test_one_outlying_joint_does_not_end_a_track():
     people = alone([300 + 10 * t for t in range(12)])
     people[5][0, 3, :2] += 5000
     assert n_tracks(people) == 1
 
 
-def test_a_newcomer_does_not_make_two_people_change_places():
+def test_a_new_person_does_not_swap_the_tracks_of_two_others():
     """Though that would find a place for everybody."""
     a, b, newcomer = (person(skeleton.COCO18, at=(x, 300)) for x in (500, 670, 330))
     moved = person(skeleton.COCO18, at=(505, 300))
@@ -226,20 +226,22 @@ def test_the_largest_person_is_so_for_most_of_the_time():
     assert tracking.largest(people, tracks) == tracks[1]
 
 
-def test_everybody_is_in_exactly_one_track():
+def test_every_person_is_in_exactly_one_track():
     rng = np.random.default_rng(5)
     people = []
     for _ in range(30):
-        crowd = [
+        persons = [
             person(skeleton.COCO18, rng, rng.uniform(0, 900, 2)) for _ in range(rng.integers(5))
         ]
-        people.append(np.stack(crowd) if crowd else np.zeros((0, 18, 3)))
+        people.append(np.stack(persons) if persons else np.zeros((0, 18, 3)))
         people[-1][rng.random(people[-1].shape[:2]) < 0.5] = 0
     found = [item for track in tracking.tracks(people, max_gap=5) for item in track.items()]
-    assert sorted(found) == [(t, i) for t, crowd in enumerate(people) for i in range(len(crowd))]
+    assert sorted(found) == [
+        (t, i) for t, persons in enumerate(people) for i in range(len(persons))
+    ]
 
 
-def test_people_without_any_joint_are_nobody(tmp_path):
+def test_people_without_any_joint_are_ignored(tmp_path):
     someone = person(skeleton.COCO18)
     frames = {0: [np.zeros((18, 3)), someone], 1: [], 2: [np.zeros((0, 3))], 3: [someone]}
     recording, report = read([write(tmp_path / "a", frames)], 30.0)
@@ -302,7 +304,7 @@ GOOD = person(skeleton.COCO18).ravel().tolist()
         ('{"people": [{"keypoints": [1]}]}', "person 0: no 'pose_keypoints_2d'"),
         (people_of(GOOD[:-1]), "person 0: 53 numbers"),
         (people_of([*GOOD[:-1], "1"]), "not a list of numbers"),
-        (people_of([*GOOD[:-1], float("inf")]), "not finite"),
+        (people_of([*GOOD[:-1], float("inf")]), "finite numbers"),
         (people_of([*GOOD[:-1], 10**400]), "too large"),
         (people_of([-(2**63)] * 54), "finite numbers"),  # has no absolute value as an integer
         (people_of([*GOOD[:-1], [1]]), "not a list of numbers"),
@@ -361,7 +363,7 @@ def test_folders_that_cannot_be_cameras_are_refused(tmp_path):
     refused(ValueError, "about.json: no frame number", good)
 
 
-def test_folders_of_the_same_name_are_told_apart_by_the_folder_above(tmp_path):
+def test_folders_of_the_same_name_are_called_as_the_folder_above(tmp_path):
     folders = []
     for camera in "ab":
         (tmp_path / camera).mkdir()

@@ -32,9 +32,9 @@ from canonlift.data.recording import Recording, save
 from canonlift.output.figures.health import draw_health
 from canonlift.output.figures.synchrony import draw_synchrony
 from canonlift.readers import skeleton_morphing
-from canonlift.readers.convert import convert_with_account
-from canonlift.readers.datasets.registry import DATA_SETS, DataSet
-from canonlift.readers.detectors.formats import READERS
+from canonlift.readers.convert import convert_with_report
+from canonlift.readers.datasets.table import DATA_SETS, DataSet
+from canonlift.readers.detectors.table import READERS
 from canonlift.readers.health import examine
 from canonlift.readers.synchronise import Synchrony
 
@@ -78,7 +78,7 @@ def convert_cameras(args: argparse.Namespace) -> None:
         figures.append(draw_synchrony(found, args.out.with_suffix(".sync.png")))
 
     try:
-        recording, lines = convert_with_account(
+        recording, lines = convert_with_report(
             args.cameras,
             args.format,
             camera_options.parse(args),
@@ -98,6 +98,11 @@ def convert_cameras(args: argparse.Namespace) -> None:
 
 def _add_data_set(parser: argparse.ArgumentParser, data_set: DataSet) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help=data_set.path)
+    _add_out_folder(parser)
+    camera_options.add_parameters(parser, data_set.read, data_set.options)
+
+
+def _add_out_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write NAME.npz into"
     )
@@ -106,17 +111,12 @@ def _add_data_set(parser: argparse.ArgumentParser, data_set: DataSet) -> None:
         action="store_true",
         help="write into a folder that is not empty; files of other names stay",
     )
-    camera_options.add_parameters(parser, data_set.read, data_set.options)
 
 
 def convert_data_set(args: argparse.Namespace) -> None:
     """Write every recording of a data set."""
     data_set = DATA_SETS[args.format]
-    given = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(args).items()
-        if name in data_set.options
-    }
+    given = camera_options.parameters(args, data_set.options)
     write_recordings(data_set.read(args.path, **given), args.out, args.overwrite)
 
 
@@ -129,10 +129,7 @@ def _add_morph(parser: argparse.ArgumentParser) -> None:
         metavar="GLOB",
         help="recordings to learn from, which hold keypoints_true; never those of the test",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder to write them into"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="write though it is not empty")
+    _add_out_folder(parser)
     parser.add_argument("--skeleton", choices=tuple(SKELETONS), default="h36m17")
     parser.add_argument("--steps", type=int, default=3000, help="of training (default: 3000)")
 

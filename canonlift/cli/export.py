@@ -14,7 +14,7 @@ of a recording in one file. Positions are relative to the root joint, y up, in b
 import argparse
 from pathlib import Path
 
-from canonlift.cli.source import add_source, chosen
+from canonlift.cli.prediction_options import add_source, chosen
 from canonlift.output.export.exporter import Exporter
 from canonlift.output.export.markers import FILTERS
 from canonlift.output.export.table import FORMATS

@@ -11,7 +11,7 @@ import argparse
 import webbrowser
 from pathlib import Path
 
-from canonlift.cli.source import add_source, chosen
+from canonlift.cli.prediction_options import add_source, chosen
 from canonlift.output import viewer
 
 

@@ -3,25 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from canonlift import suggestions
 from canonlift.data.recording import Recording
 from canonlift.readers import synchronise as synchrony
-from canonlift.readers.detectors import assemble
-from canonlift.readers.detectors.assemble import Options
+from canonlift.readers.detectors import to_recording
+from canonlift.readers.detectors.to_recording import Options
 from canonlift.readers.synchronise import Synchrony
 
 Size = tuple[int, int]  # width, height
-
-
-class Converted(NamedTuple):
-    """A recording, and an account of how it was made."""
-
-    recording: Recording
-    lines: list[str]
 
 
 def convert(
@@ -43,7 +35,7 @@ def convert(
     Args:
         cameras: a file, a folder or a glob for each camera; its name is the view's.
         fps: frames per second, of all cameras or of each; None: by the files' times.
-        format: of the files, a row of `readers.detectors.formats.READERS`; "auto": by content.
+        format: of the files, a row of `readers.detectors.table.READERS`; "auto": by content.
         rig: name of cameras that never moved; empty: cameras may move.
         layout: order of the joints, by name or as a YAML file; None: by the files.
         image_size: width and height in pixels, of all videos or of each; needed where
@@ -72,24 +64,24 @@ def convert(
     cameras = [cameras] if isinstance(cameras, str | Path) else cameras
     if not cameras:
         raise ValueError("no files to convert; give one file, folder or glob per camera")
-    return convert_with_account(cameras, format, options, offsets or {}, synchronise).recording
+    return convert_with_report(cameras, format, options, offsets or {}, synchronise)[0]
 
 
-def convert_with_account(
+def convert_with_report(
     cameras: Sequence[str | Path],
     format: str,
     options: Options,
     offsets: Mapping[str, float],
     synchronise: bool,
     estimated: Callable[[Synchrony], None] = lambda _: None,
-) -> Converted:
+) -> tuple[Recording, list[str]]:
     """`convert`, with what was recognised and decided as lines to print.
 
     `estimated` is called with what synchronisation found, before that may be refused.
     """
     if synchronise and offsets:
-        raise ValueError("offsets and synchronisation are two ways to the same; choose one")
-    recording, lines = assemble.read(cameras, format, options)
+        raise ValueError("give either offsets or synchronisation, not both")
+    recording, lines = to_recording.read(cameras, format, options)
     lines += describe(recording)
     if synchronise:
         found = synchrony.estimate(recording)
@@ -97,7 +89,7 @@ def convert_with_account(
         estimated(found)
         if found.ambiguous:
             raise ValueError(
-                f"synchronisation is not sure: {'; '.join(found.doubts)} (by hand: --offset "
+                f"synchronisation is ambiguous: {'; '.join(found.doubts)} (by hand: --offset "
                 "CAM=SECONDS, or offsets={'CAM': SECONDS})"
             )
         recording = _shifted(recording, found.offset_s)
@@ -108,7 +100,7 @@ def convert_with_account(
             lines.append(f"{name}: started {offset:g} s later, as given")
         by_view = np.array([offsets.get(name, 0.0) for name in recording.views])
         recording = _shifted(recording, by_view)
-    return Converted(recording, lines)
+    return recording, lines
 
 
 def describe(recording: Recording) -> list[str]:

@@ -1,23 +1,11 @@
 """AlphaPose results: a list of people, or in the forms `cmu` and `open` people by image."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from canonlift.readers.detectors import parsing
 from canonlift.readers.detectors.openpose import people_in
-from canonlift.readers.detectors.parsing import (
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    by_file,
-    entries,
-    field_of,
-    number_of,
-    one_number,
-    track_of,
-    triples,
-)
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 REMEDY = "give alphapose-results.json as AlphaPose wrote it"
 
@@ -36,61 +24,52 @@ def recognise(content: Any) -> bool:
     return {"image_id", "keypoints"} <= first.keys() and mine
 
 
-def read(docs: Iterable[Document]) -> Cameras:
+def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
     """Read results; frames are numbered by the names of the images, and absent without people."""
     docs = list(docs)
-    frames: dict[int, list[Person]] = {}
+    path, content = docs[0]
     if len(docs) > 1:  # the folder `sep-json`
-        for number, doc in by_file(docs):
-            frames[number] = _people(doc.content, doc.path)
-        return {"": CameraDetections(frames)}
-    (path, content), *_ = docs
-    if isinstance(content, dict):
-        if "bodies" in content or "people" in content:
-            return {"": CameraDetections({number_of(path.stem, path): _people(content, path)})}
-        images: dict[int, str] = {}
+        frames = {number: _people(doc.content, doc.path) for number, doc in parsing.by_file(docs)}
+    elif not isinstance(content, dict):
+        frames = by_image(content, path)
+    elif "bodies" in content or "people" in content:
+        frames = {parsing.number_of(path.stem, path): _people(content, path)}
+    else:
+        images: dict[int, object] = {}
+        frames = {}
         for image, people in content.items():
-            number = number_of(image, path)
-            if number in images:
-                raise _twice(path, number, images[number], image)
-            images[number] = image
+            number = _unique(parsing.number_of(image, path), image, path, images)
             frames[number] = _people(people, f"{path}, image {image}")
-        return {"": CameraDetections(frames)}
-    return {"": CameraDetections(by_image(content, path, REMEDY))}
+    return {"": CameraDetections(frames)}
 
 
-def by_image(content: Any, path: object, remedy: str) -> dict[int, list[Person]]:
-    """People of a flat list, which name their image; also COCO's results."""
+def by_image(
+    people: Any, path: object, number_of_image: Callable[[Any, object], int] = parsing.number_of
+) -> dict[int, list[Person]]:
+    """People of a flat list, each with the name of its image; as in COCO, too."""
     frames: dict[int, list[Person]] = {}
     images: dict[int, object] = {}
-    for i, entry in enumerate(entries(content, path, "the content", remedy)):
-        where = f"{path}, entry {i}"
-        image = field_of(entry, ["image_id"], where, remedy)
-        number = number_of(image, where)
-        if images.setdefault(number, image) != image:
-            raise _twice(path, number, images[number], image)
-        frames.setdefault(number, []).append(
-            Person(
-                triples(field_of(entry, ["keypoints"], where, remedy), where),
-                track_of(entry.get("idx", entry.get("track_id")), where),
-                one_number(entry.get("score"), where),
-            )
-        )
+    for where, entry in parsing.entries(people, path, "the content", "entry"):
+        image = parsing.field_of(entry, where, "image_id")
+        number = _unique(number_of_image(image, where), image, where, images)
+        points = parsing.triples(parsing.field_of(entry, where, "keypoints"), where)
+        frames.setdefault(number, []).append(parsing.person_of(points, entry, where, "score"))
     return frames
 
 
 def _people(content: Any, where: object) -> list[Person]:
     if isinstance(content, dict) and "people" in content:
         return people_in(content["people"], where)
-    bodies = entries(field_of(content, ["bodies"], where, REMEDY), where, "'bodies'", REMEDY)
+    bodies = parsing.field_of(content, where, "bodies")
     return [
-        Person(
-            triples(field_of(b, ["joints"], f"{where}, body {i}", REMEDY), f"{where}, body {i}")
-        )
-        for i, b in enumerate(bodies)
+        Person(parsing.triples(parsing.field_of(body, place, "joints"), place))
+        for place, body in parsing.entries(bodies, where, "'bodies'", "body")
     ]
 
 
-def _twice(path: object, number: int, one: object, other: object) -> InputError:
-    what = f"images {one!r} and {other!r} are both frame {number}"
-    return InputError(path, what, "give one file per camera, of images numbered by instant")
+def _unique(number: int, image: object, where: object, images: dict[int, object]) -> int:
+    """The frame number of an image, of which no other image in `images` may be."""
+    if images.setdefault(number, image) != image:
+        what = f"images {images[number]!r} and {image!r} are both frame {number}"
+        raise InputError(where, what, "give one file per camera, of images numbered by instant")
+    return number

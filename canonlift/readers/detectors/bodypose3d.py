@@ -5,46 +5,37 @@ from typing import Any
 
 import numpy as np
 
-from canonlift.readers.detectors.layouts import LIMBS12
-from canonlift.readers.detectors.parsing import (
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    keypoints,
-)
+from canonlift.readers.detectors import parsing
+from canonlift.readers.detectors.joint_layouts import LIMBS12
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 REMEDY = "give one file of 24 numbers per line and camera, such as kpts_cam0.dat"
 
 
 def recognise(content: Any) -> bool:
     """Whether a file's content is this format."""
-    if not isinstance(content, str):
-        return False
-    words = content.partition("\n")[0].split()
-    return len(words) == 2 * len(LIMBS12) and all(_is_number(word) for word in words)
+    return isinstance(content, str) and _numbers(content.partition("\n")[0]) is not None
 
 
-def read(docs: Iterable[Document]) -> Cameras:
+def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
     """Read one file; a frame's number is its line, from 0."""
-    (path, content), *more = docs
-    if more:
-        raise InputError(path, "one of several files", "give one file per camera")
+    path, content = parsing.only(docs)
     frames = {}
     for number, line in enumerate(content.splitlines()):
         where = f"{path}, line {number + 1}"
-        words = line.split()
-        if len(words) != 2 * len(LIMBS12) or not all(map(_is_number, words)):
-            raise InputError(where, f"not 24 numbers: {line[:40]!r}", REMEDY)
-        points = np.array(words, dtype=float).reshape(-1, 2)
+        points = _numbers(line)
+        if points is None:
+            raise InputError(where, f"not 24 numbers: {line[:40]!r}")
         points[(points == -1).all(-1)] = np.nan
-        frames[number] = [Person(keypoints(points, where))]
+        frames[number] = [Person(parsing.keypoints(points, where))]
     return {"": CameraDetections(frames, LIMBS12)}
 
 
-def _is_number(word: str) -> bool:
+def _numbers(line: str) -> np.ndarray | None:
+    """Coordinates of each joint, or None if that is not what the line holds."""
     try:
-        return bool(np.isfinite(float(word)))
+        points = np.array(line.split(), dtype=float)
     except ValueError:
-        return False
+        return None
+    good = points.size == 2 * len(LIMBS12) and np.isfinite(points).all()
+    return points.reshape(-1, 2) if good else None

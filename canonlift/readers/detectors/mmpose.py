@@ -8,21 +8,8 @@ as `instance_info` beside `meta_info`, which names the joints.
 from collections.abc import Iterable
 from typing import Any
 
-from canonlift.readers.detectors.parsing import (
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    by_file,
-    entries,
-    field_of,
-    keypoints,
-    number_of,
-    numbers,
-    one_number,
-    track_of,
-)
+from canonlift.readers.detectors import parsing
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 REMEDY = "save it again by MMPose's inferencer (--pred-out-dir) or demo (--save-predictions)"
 
@@ -36,65 +23,52 @@ def recognise(content: Any) -> bool:
     return isinstance(content, dict) and ("instances" in content or "keypoint_scores" in content)
 
 
-def read(docs: Iterable[Document]) -> Cameras:
+def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
     """Read the files of one camera: one of a video, or one per frame."""
     docs = list(docs)
     frames: dict[int, list[Person]] = {}
-    joints = None
-    if len(docs) == 1 and _is_video(docs[0].content):
-        path, content = docs[0]
-        joints = _names(content, path)
-        if isinstance(content, dict):
-            content = content["instance_info"]
-        for position, frame in enumerate(content):
-            number, people = position, frame
-            if isinstance(frame, dict):
-                number = number_of(frame.get("frame_id", position), f"{path}, entry {position}")
-                where = f"{path}, frame {number}"
-                people = field_of(frame, ["instances"], where, REMEDY)
-            if number in frames:
-                remedy = "give one file per camera, of one run"
-                raise InputError(path, f"frame {number} is there twice", remedy)
-            frames[number] = _people(people, f"{path}, frame {number}")
+    path, content = docs[0]
+    joints = _names(content, path)
+    if len(docs) == 1 and _is_video(content):
+        for number, people in enumerate(_instances(content)):
+            where = f"{path}, entry {number}"
+            if isinstance(people, dict):
+                number = parsing.number_of(people.get("frame_id", number), where)
+                people = parsing.field_of(people, where, "instances")
+            parsing.add_frame(frames, number, _people(people, where), where)
         return {"": CameraDetections(frames, joints)}
-    for number, (path, content) in by_file(docs):
-        named = _names(content, path)
-        if frames and named != joints:
-            raise InputError(path, "other joints than in the files before", REMEDY)
-        joints = named
-        if isinstance(content, dict):
-            content = content.get("instance_info", content.get("instances"))
-        if isinstance(content, list) and len(content) == 1 and isinstance(content[0], list):
-            content = content[0]  # a batch of one image
-        frames[number] = _people(content, path)
+    for number, (path, content) in parsing.by_file(docs):
+        if _names(content, path) != joints:
+            raise InputError(path, "other joints than in the files before")
+        people = _instances(content)
+        if isinstance(people, list) and len(people) == 1 and isinstance(people[0], list):
+            people = people[0]  # a batch of one image
+        frames[number] = _people(people, path)
     return {"": CameraDetections(frames, joints)}
+
+
+def _instances(content: Any) -> Any:
+    if isinstance(content, dict):
+        return content.get("instance_info", content.get("instances"))
+    return content
 
 
 def _is_video(content: Any) -> bool:
     """A list of frames, rather than of the instances of one."""
-    if isinstance(content, dict):
-        content = content.get("instance_info")
-    return isinstance(content, list) and any(
+    items = _instances(content)
+    return isinstance(items, list) and any(
         isinstance(item, list) or (isinstance(item, dict) and "instances" in item)
-        for item in content
+        for item in items
     )
 
 
 def _people(instances: Any, where: object) -> list[Person]:
     people = []
-    for i, entry in enumerate(entries(instances, where, "'instances'", REMEDY)):
-        here = f"{where}, instance {i}"
-        points = numbers(field_of(entry, ["keypoints"], here, REMEDY), here)
-        scores = numbers(field_of(entry, ["keypoint_scores"], here, REMEDY), here)
-        if points.ndim != 2 or points.shape[1] not in (2, 3):
-            raise InputError(here, f"keypoints of shape {points.shape}, need (joints, 2)", REMEDY)
-        people.append(
-            Person(
-                keypoints(points[:, :2], here, scores),
-                track_of(entry.get("track_id"), here),
-                one_number(entry.get("bbox_score"), here),
-            )
-        )
+    for here, entry in parsing.entries(instances, where, "'instances'", "instance"):
+        points = parsing.numbers(parsing.field_of(entry, here, "keypoints"), here)
+        scores = parsing.numbers(parsing.field_of(entry, here, "keypoint_scores"), here)
+        points = parsing.keypoints(points, here, scores)
+        people.append(parsing.person_of(points, entry, here, "bbox_score"))
     return people
 
 
@@ -106,9 +80,9 @@ def _names(content: Any, path: object) -> tuple[str, ...] | None:
         return None
     where = f"{path}, meta_info"
     try:
-        order = sorted(names, key=int)
+        by_number = {int(key): str(name) for key, name in names.items()}
     except ValueError as error:
-        raise InputError(where, f"keypoint_id2name has other keys ({error})", REMEDY) from error
-    if [int(key) for key in order] != list(range(len(order))):
-        raise InputError(where, "keypoint_id2name does not count from 0", REMEDY)
-    return tuple(str(names[key]) for key in order)
+        raise InputError(where, f"keypoint_id2name has other keys ({error})") from error
+    if sorted(by_number) != list(range(len(names))):
+        raise InputError(where, "keypoint_id2name does not count from 0")
+    return tuple(by_number[i] for i in range(len(names)))

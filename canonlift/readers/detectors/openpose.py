@@ -5,20 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from canonlift.readers.detectors.parsing import (
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    by_file,
-    entries,
-    field_of,
-    track_of,
-    triples,
-)
+from canonlift.readers.detectors import parsing
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 KEYS = ("pose_keypoints_2d", "pose_keypoints")  # the latter until version 1.0
+REMEDY = "give the folder of the JSON files of OpenPose's body detector and no others"
 
 
 def recognise(content: Any) -> bool:
@@ -26,27 +17,22 @@ def recognise(content: Any) -> bool:
     return isinstance(content, dict) and "people" in content
 
 
-def read(docs: Iterable[Document]) -> Cameras:
+def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
     """Read the files of one camera; frames are numbered by the names of the files."""
-    return {"": CameraDetections({number: people_of(doc) for number, doc in by_file(docs)})}
-
-
-def people_of(doc: Document) -> list[Person]:
-    """Everybody in a file."""
-    if not isinstance(doc.content, dict) or "people" not in doc.content:
-        remedy = "give the folder of OpenPose's JSON files and no others"
-        raise InputError(doc.path, "no list 'people', so not written by OpenPose", remedy)
-    return people_in(doc.content["people"], doc.path)
+    frames = {}
+    for number, (path, content) in parsing.by_file(docs):
+        if not recognise(content):
+            raise InputError(path, "no list 'people', so not written by OpenPose")
+        frames[number] = people_in(content["people"], path)
+    return {"": CameraDetections(frames)}
 
 
 def people_in(people: Any, path: object) -> list[Person]:
-    """Everybody in OpenPose's list."""
-    remedy = "run OpenPose with its body detector"
+    """The people in OpenPose's list."""
     found = []
-    for i, person in enumerate(entries(people, path, "'people'", remedy)):
-        where = f"{path}, person {i}"
-        points = triples(field_of(person, KEYS, where, remedy), where)
+    for where, person in parsing.entries(people, path, "'people'", "person"):
+        points = parsing.triples(parsing.field_of(person, where, *KEYS), where)
         # A confidence of 0 is a joint that was not found.
         points[points[:, 2] == 0] = np.nan
-        found.append(Person(points, track_of(person.get("person_id"), where)))
+        found.append(Person(points, parsing.track_of(person.get("person_id"), where)))
     return found

@@ -1,8 +1,11 @@
-"""What every reader of detections gives, and the words in which each of them refuses a file."""
+"""What every reader of detections returns, and the checks that readers share.
+
+All functions raise `InputError` where a file does not hold what it should.
+"""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +16,23 @@ from jaxtyping import Float
 LARGEST_PX = 1e6  # no image is wider; larger numbers are no coordinates
 LARGEST_SCORE = 1e4
 MAX_BYTES = 1 << 30  # a file of an hour's detections is smaller, also unpacked
+AGAIN = "run the detector on it again"
 
 
 class InputError(ValueError):
-    """A file that is not what it should be: which one, where in it, and what to do."""
+    """A file that is not what it should be: which one, what is wrong, and what to do.
 
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        what = what if len(what) <= 500 else f"{what[:497]}..."
-        super().__init__(f"{where}: {what}; {remedy}")
+    A reader may leave the remedy out; then it is that of its format, `Format.REMEDY`.
+    """
+
+    def __init__(self, where: object, what: str, remedy: str = "") -> None:
+        self.where, self.remedy = where, remedy
+        self.what = what if len(what) <= 500 else f"{what[:497]}..."
+        super().__init__(f"{where}: {self.what}; {remedy}")
 
 
 class Person(NamedTuple):
-    """Somebody in one frame, as the file has it."""
+    """One person in one frame, as the file has it."""
 
     keypoints: Float[np.ndarray, "J 3"]  # x, y, score; NaN: not given
     track: str | None = None
@@ -32,7 +40,7 @@ class Person(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A file, and what was read of it: parsed JSON, text, or the path of a binary file."""
+    """A file and its content: parsed JSON, text, or the path of a binary file."""
 
     path: Path
     content: Any
@@ -42,21 +50,17 @@ class Document(NamedTuple):
 class CameraDetections:
     """What one camera saw."""
 
-    frames: dict[int, list[Person]]  # every frame of which the files speak, by its number
-    joints: tuple[str, ...] | None = None  # as the file names them; None: it does not
+    frames: dict[int, list[Person]]  # every frame in the files, by its number
+    joints: tuple[str, ...] | None = None  # as the file names them, if it does
     times: dict[int, float] = field(default_factory=dict)  # of frames, in seconds
     numbered: bool = True  # False: numbers are mere positions; only `times` tell the instant
-    normalised: bool | None = None  # divided by the image size? None: see the numbers
+    normalised: bool = False  # divided by the image size for certain; else decided by the numbers
     image_size: tuple[int, int] | None = None  # width, height
     note: str = ""  # what to tell the user
-    path: str = ""  # what was given to be read
+    path: str = ""  # the argument that named the files
 
     def instants(self, rate: float) -> dict[int, float]:
-        """When each frame was, in seconds and in order; one without a time is between others.
-
-        Raises:
-            InputError: if time runs back from one frame to the next.
-        """
+        """The time of each frame in seconds, in order; interpolated where the file has none."""
         numbers = sorted(self.frames)
         if not self.times:
             return {number: number / rate for number in numbers}
@@ -71,62 +75,61 @@ class CameraDetections:
         return dict(zip(numbers, times.tolist(), strict=True))
 
 
-# What a reader makes of the files of one argument: a camera, or several by name.
-Cameras = dict[str, CameraDetections]
-
-
 def documents(paths: Iterable[Path]) -> Iterator[Document]:
-    """Files with what they hold, one by one.
-
-    Raises:
-        InputError: if a file is damaged.
-    """
+    """Files with their content, one by one."""
     for path in paths:
-        yield Document(path, LOADERS.get(path.suffix.lower(), _text)(path))
+        suffix = path.suffix.lower()
+        if suffix in (".h5", ".hdf5", ".npz"):
+            yield Document(path, path)
+            continue
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(path, f"larger than {MAX_BYTES >> 20} MiB", "split the recording")
+        data = path.read_bytes()
+        try:
+            content = json.loads(data) if suffix == ".json" else data.decode("utf-8-sig")
+        except (ValueError, RecursionError) as error:
+            kind = "JSON" if suffix == ".json" else "text"
+            raise InputError(path, f"not {kind} ({error})", AGAIN) from error
+        if suffix != ".json" and content and not content.endswith("\n"):
+            remedy = "copy it again; if it is whole, end its last line"
+            raise InputError(path, "the last line does not end, as if the file was cut", remedy)
+        if suffix != ".json" and "\0" in content:
+            raise InputError(path, "not text: it has zero bytes", AGAIN)
+        yield Document(path, content)
 
 
-def _bytes(path: Path) -> bytes:
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(path, f"larger than {MAX_BYTES >> 20} MiB", "split it into takes")
-    return path.read_bytes()
+def only(docs: Iterable[Document]) -> Document:
+    """The document of a format with one file per camera."""
+    first, *more = docs
+    if more:
+        raise InputError(first.path, "one of several files", "give one file per camera")
+    return first
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_bytes(path))
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        remedy = "run the detector on it again"
-        raise InputError(path, f"not JSON ({error})", remedy) from error
+def by_file(docs: Iterable[Document]) -> Iterator[tuple[int, Document]]:
+    """Documents of one frame each, with its number."""
+    seen: dict[int, Path] = {}
+    for doc in docs:
+        number = number_of(doc.path.stem, doc.path)
+        if number in seen:
+            what = f"frame {number} again, after {seen[number].name}"
+            raise InputError(doc.path, what, "a folder must hold the files of one camera only")
+        seen[number] = doc.path
+        yield number, doc
 
 
-def _text(path: Path) -> str:
-    try:
-        text = _bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(path, f"not text ({error})", "run the detector on it again") from error
-    if text and not text.endswith("\n"):
-        remedy = "copy it again; if it is whole, end its last line"
-        raise InputError(path, "the last line does not end, as if the file was cut", remedy)
-    if "\0" in text:
-        raise InputError(path, "not text: it has zero bytes", "run the detector on it again")
-    return text
-
-
-def _path(path: Path) -> Path:
-    return path
-
-
-LOADERS = {".json": _json, ".h5": _path, ".hdf5": _path, ".npz": _path}
+def add_frame(
+    frames: dict[int, list[Person]], number: int, people: list[Person], where: object
+) -> None:
+    """Put a frame among those of the same file."""
+    if number in frames:
+        what, remedy = f"frame {number} is there twice", "give one file per camera, of one run"
+        raise InputError(where, what, remedy)
+    frames[number] = people
 
 
 def number_of(name: object, where: object) -> int:
-    """The frame number at the end of the name of a file or image, or a number itself.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """The frame number at the end of the name of a file or image, or a number itself."""
     if isinstance(name, int) and not isinstance(name, bool):
         number = name
     else:
@@ -145,124 +148,77 @@ def number_of(name: object, where: object) -> int:
     return number
 
 
-def by_file(docs: Iterable[Document]) -> Iterator[tuple[int, Document]]:
-    """Documents of one frame each, with its number.
-
-    Raises:
-        InputError: if a frame has two files, or a file no number.
-    """
-    seen: dict[int, Path] = {}
-    for doc in docs:
-        number = number_of(doc.path.stem, doc.path)
-        if number in seen:
-            raise InputError(
-                doc.path,
-                f"frame {number} again, after {seen[number].name}",
-                "a folder must hold the files of one camera only",
-            )
-        seen[number] = doc.path
-        yield number, doc
-
-
-def numbers(values: Any, where: object) -> np.ndarray:
-    """An array of numbers; null is NaN.
-
-    Raises:
-        InputError: if it holds anything else, or infinity.
-    """
-    remedy = "run the detector on it again"
+def numbers(values: Any, where: object) -> Float[np.ndarray, "..."]:
+    """An array of numbers; null is NaN."""
     try:
         array = np.asarray(values)
-        if array.dtype.kind == "O" and array.size and not _plain(array):
-            raise TypeError("not a list of numbers")
-        array = array if array.dtype.kind in "iuf" else _floats(array)
+        if array.dtype.kind not in "iuf" and not all(
+            value is None or type(value) in (int, float) for value in array.ravel()
+        ):
+            raise TypeError(f"but {array.dtype.name}")
+        return array.astype(float)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(where, f"not a list of numbers ({_short(error)})", remedy) from error
-    array = array.astype(float)
-    if np.isinf(array).any():
-        raise InputError(where, "a number is not finite", remedy)
-    return array
+        raise InputError(where, f"not a list of numbers ({_short(error)})") from error
 
 
-def _plain(array: np.ndarray) -> bool:
-    return all(value is None or type(value) in (int, float) for value in array.ravel())
-
-
-def _floats(array: np.ndarray) -> np.ndarray:
-    if array.size and array.dtype.kind != "O":
-        raise TypeError(f"but {array.dtype.name}")
-    return np.array([np.nan if v is None else float(v) for v in array.ravel()]).reshape(
-        array.shape
-    )
-
-
-def triples(values: Any, where: object, columns: int = 3) -> Float[np.ndarray, "J 3"]:
-    """x, y, score from a flat or nested list of `columns` (2 or 3) numbers per joint.
-
-    Raises:
-        InputError: if they are not that, or no coordinates.
-    """
+def triples(values: Any, where: object) -> Float[np.ndarray, "J 3"]:
+    """x, y, score from a flat or nested list of three numbers per joint."""
     array = numbers(values, where)
-    if array.size % columns or (array.ndim > 1 and array.shape[-1] != columns):
-        raise InputError(
-            where,
-            f"{array.size} numbers, not {columns} for each joint",
-            "run the detector on it again",
-        )
-    return keypoints(array.reshape(-1, columns), where)
+    if array.size % 3 or (array.ndim > 1 and array.shape[-1] != 3):
+        raise InputError(where, f"{array.size} numbers, not 3 for each joint")
+    return keypoints(array.reshape(-1, 3), where)
 
 
 def keypoints(
-    points: Float[np.ndarray, "J C"], where: object, scores: np.ndarray | None = None
+    points: np.ndarray, where: object, scores: np.ndarray | None = None
 ) -> Float[np.ndarray, "J 3"]:
     """x, y and score, checked; the score is NaN where there is none.
 
-    Raises:
-        InputError: if they can be no coordinates or scores, or do not belong together.
+    Points are (J, 2), or (J, 3) with the score or, beside separate scores, a depth to drop.
     """
-    if scores is not None:
-        if scores.ndim != 1 or points.ndim != 2 or len(scores) != len(points):
-            raise InputError(
-                where,
-                f"{points.shape} coordinates and {scores.shape} scores",
-                "run the detector on it again",
-            )
-        points = np.column_stack([points[:, :2], scores])
-    elif points.shape[1] == 2:
-        points = np.column_stack([points, np.full(len(points), np.nan)])
-    if (np.abs(points[:, :2]) >= LARGEST_PX).any() or (
-        np.abs(points[:, 2]) >= LARGEST_SCORE
-    ).any():
+    if points.ndim != 2 or points.shape[1] not in (2, 3):
+        raise InputError(where, f"keypoints of shape {points.shape}, need (joints, 2 or 3)")
+    if scores is None:
+        scores = points[:, 2] if points.shape[1] == 3 else np.full(len(points), np.nan)
+    if scores.shape != points.shape[:1]:
+        raise InputError(where, f"{points.shape} coordinates and {scores.shape} scores")
+    points = np.column_stack([points[:, :2], scores])
+    if (np.abs(points) >= [LARGEST_PX, LARGEST_PX, LARGEST_SCORE]).any():
         raise InputError(
             where,
             f"numbers up to {np.nanmax(np.abs(points)):.3g}: coordinates must be finite numbers "
             f"below {LARGEST_PX:g}, scores below {LARGEST_SCORE:g}",
-            "run the detector on it again",
         )
     return points
 
 
-def entries(value: Any, where: object, what: str, remedy: str) -> list:
-    """The value, if it is a list.
-
-    Raises:
-        InputError: otherwise.
-    """
+def listed(value: Any, where: object, what: str) -> list[Any]:
+    """The value, which must be a list."""
     if not isinstance(value, list):
-        raise InputError(where, f"{what} is {_short(value)}, not a list", remedy)
+        raise InputError(where, f"{what} is {_short(value)}, not a list")
     return value
 
 
-def field_of(entry: Any, keys: Sequence[str], where: object, remedy: str) -> Any:
-    """What an entry has under the first of these names.
+def entries(value: Any, where: object, what: str, one: str) -> Iterator[tuple[str, Any]]:
+    """The place and content of each entry of a list called `what`; one of them is called `one`."""
+    for i, entry in enumerate(listed(value, where, what)):
+        yield f"{where}, {one} {i}", entry
 
-    Raises:
-        InputError: if it has none of them.
-    """
+
+def field_of(entry: Any, where: object, *keys: str) -> Any:
+    """The value of an entry under the first of these keys that it has."""
     for key in keys:
         if isinstance(entry, dict) and key in entry:
             return entry[key]
-    raise InputError(where, f"no {keys[0]!r}", remedy)
+    raise InputError(where, f"no {keys[0]!r}")
+
+
+def person_of(
+    points: Float[np.ndarray, "J 3"], entry: Mapping[str, Any], where: object, score: str
+) -> Person:
+    """A person with the track id in the entry, and the score of the whole under that key."""
+    track = entry.get("idx", entry.get("track_id"))
+    return Person(points, track_of(track, where), one_number(entry.get(score), where))
 
 
 def one_number(value: Any, where: object) -> float:
@@ -272,7 +228,7 @@ def one_number(value: Any, where: object) -> float:
 
 
 def track_of(value: Any, where: object) -> str | None:
-    """A person's number over time, also in a nested list; None where it is missing or below 0."""
+    """A track id, also in a nested list; None where it is missing or below 0."""
     for _ in range(8):
         if isinstance(value, list):
             value = value[0] if value else None
@@ -280,6 +236,14 @@ def track_of(value: Any, where: object) -> str | None:
         return value or None
     number = one_number(value, where)
     return f"{number:.0f}" if number >= 0 else None
+
+
+def size_of(width: Any, height: Any) -> tuple[int, int] | None:
+    """Width and height of an image, if that is what a file holds."""
+    for side in (width, height):
+        if not isinstance(side, int | np.integer) or not 0 < side < 1 << 20:
+            return None
+    return int(width), int(height)
 
 
 def _short(value: object) -> str:

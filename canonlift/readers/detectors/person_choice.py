@@ -1,4 +1,4 @@
-"""Which of the people is kept: by the detector's own track ids, or by continuity."""
+"""Which of several people is kept: by the detector's track ids, or by continuity of motion."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,43 +6,42 @@ import numpy as np
 
 from canonlift.readers import tracking
 from canonlift.readers.detectors.parsing import CameraDetections, InputError
-from canonlift.readers.detectors.persons import People
+from canonlift.readers.detectors.people import People
 
-MAX_GAP_S = 2.0  # a person missing for longer comes back as somebody else
+MAX_GAP_S = 2.0  # a person missing for longer is another track
 
 
 def choose(
-    frames: Mapping[int, People],
-    detections: CameraDetections,
-    fps: float,
-    name: str,
-    wanted: Sequence[str],
+    people: People, detections: CameraDetections, fps: float, name: str, wanted: Sequence[str]
 ) -> tuple[dict[int, int], list[str]]:
-    """The person that is kept, {frame: index}, and an account of it."""
-    numbers = sorted(frames)
-    people = [frames[n].points for n in numbers]
+    """The row of the person that is kept in each frame, and lines for the report.
+
+    `name` is the camera's, `wanted` are choices as in `Options.person`.
+    """
     instants = detections.instants(fps)
-    moments = [round(instants[n] * fps) for n in numbers]
-    geometric = tracks_by_motion(people, moments, fps)
+    numbers = list(instants)
+    starts = np.searchsorted(people.frames, numbers)
+    points = np.split(people.points, starts[1:])  # of each frame
+    moments = [round(instants[number] * fps) for number in numbers]
+    by_motion = tracks_by_motion(points, moments, fps)
     ids: dict[str, dict[int, int]] = {}
-    for place, number in enumerate(numbers):
-        for person, track in enumerate(frames[number].tracks):
-            if track is not None:
-                if place in ids.setdefault(track, {}):
-                    where = f"{detections.path}, frame {number}"
-                    what = f"two people with the track id {track}"
-                    raise InputError(where, what, "track the people again")
-                ids[track][place] = person
-    report = []
-    strangers = sum(t is None for f in frames.values() for t in f.tracks)
-    if ids and strangers:
-        report.append(f"{strangers} detections without a track id left out")
-    tracks = ids or {str(i): track for i, track in enumerate(geometric)}
-    best, said = _pick(people, tracks, name, wanted)
-    report = [_account(people, tracks, best) + said, *report]
+    for place, start in enumerate(starts.tolist()):
+        for person, track in enumerate(people.tracks[start : start + len(points[place])]):
+            if track is None:
+                continue
+            if place in ids.setdefault(track, {}):
+                where = f"{detections.path}, frame {numbers[place]}"
+                what = f"two people with the track id {track}"
+                raise InputError(where, what, "track the people again")
+            ids[track][place] = person
+    tracks = ids or {str(i): track for i, track in enumerate(by_motion)}
+    kept, chosen = _pick(points, tracks, name, wanted)
+    report = [_summary(points, tracks, kept) + chosen]
     if ids:
-        report += _switches(numbers, geometric, ids, best)
-    return {numbers[place]: person for place, person in best.items()}, report
+        if untracked := people.tracks.count(None):
+            report.append(f"{untracked} detections without a track id left out")
+        report += _id_switches(numbers, by_motion, ids, kept)
+    return {numbers[place]: int(starts[place]) + i for place, i in kept.items()}, report
 
 
 def tracks_by_motion(
@@ -52,13 +51,13 @@ def tracks_by_motion(
     max_gap = max(1, round(MAX_GAP_S * fps))
     timeline: list[np.ndarray] = []
     places: dict[int, int] = {}  # in the timeline -> in `people`
-    for place, crowd in enumerate(people):
+    for place, persons in enumerate(people):
         if place:
             # Longer gaps, however long, end all tracks alike.
             empty = min(max(moments[place] - moments[place - 1], 1), max_gap + 2) - 1
-            timeline += [crowd[:0]] * empty
+            timeline += [persons[:0]] * empty
         places[len(timeline)] = place
-        timeline.append(crowd)
+        timeline.append(persons)
     tracks = tracking.tracks(timeline, max_gap=max_gap)
     return [{places[m]: person for m, person in track.items()} for track in tracks]
 
@@ -90,50 +89,49 @@ def _pick(
     return joined, f"; person {choice} as asked for"
 
 
-def _account(
-    people: Sequence[np.ndarray], tracks: Mapping[str, dict[int, int]], best: Mapping[int, int]
+def _summary(
+    people: Sequence[np.ndarray], tracks: Mapping[str, dict[int, int]], kept: Mapping[int, int]
 ) -> str:
-    others = sum(len(them) > 0 and place not in best for place, them in enumerate(people))
-    ambiguous = sum(len(them) > 1 for them in people)
-    kept = next((n for n, track in tracks.items() if track == best), None)
+    others = sum(len(seen) > 0 and place not in kept for place, seen in enumerate(people))
+    ambiguous = sum(len(seen) > 1 for seen in people)
+    name = next((n for n, track in tracks.items() if track == kept), None)
     return (
-        f"{len(people) - len(best)} of {len(people)} frames unobserved"
-        + (f" (in {others} of them somebody else is seen)" if others else "")
+        f"{len(people) - len(kept)} of {len(people)} frames unobserved"
+        + (f" (in {others} of them another person is seen)" if others else "")
         + f"; {ambiguous} ambiguous, with more than one person"
-        + (f" (kept track {kept} of {len(tracks)})" if len(tracks) > 1 and kept else "")
+        + (f" (kept track {name} of {len(tracks)})" if len(tracks) > 1 and name else "")
     )
 
 
-def _switches(
+def _id_switches(
     numbers: Sequence[int],
-    geometric: Sequence[Mapping[int, int]],
+    by_motion: Sequence[Mapping[int, int]],
     ids: Mapping[str, Mapping[int, int]],
-    best: Mapping[int, int],
+    kept: Mapping[int, int],
 ) -> list[str]:
     """Frames where the detector's id and the continuity of the pose disagree on who is kept."""
-    owner = {item: t for t, track in enumerate(geometric) for item in track.items()}
+    owner = {item: t for t, track in enumerate(by_motion) for item in track.items()}
     name_of = {item: name for name, track in ids.items() for item in track.items()}
-    places = sorted(best)
+    places = sorted(kept)
     report = []
     for before, after in zip(places, places[1:], strict=False):
-        track = owner.get((before, best[before]))
-        if track == owner.get((after, best[after])):
+        track = owner[before, kept[before]]
+        if track == owner[after, kept[after]]:
             continue
-        if track is not None and after in geometric[track] or after - before == 1:
+        if after in by_motion[track] or after - before == 1:
             report.append(
-                f"WARNING: id {name_of[after, best[after]]} jumps to somebody else at frame "
+                f"WARNING: id {name_of[after, kept[after]]} jumps to another person at frame "
                 f"{numbers[after]}"
             )
-    last = places[-1] if places else 0
-    track = owner.get((last, best[last])) if places else None
-    if track is not None:
-        later = [place for place in sorted(geometric[track]) if place > last]
-        if later and (name := name_of.get((later[0], geometric[track][later[0]]))):
-            old = name_of[last, best[last]]
-            report.append(
-                f"WARNING: id {old} ends at frame {numbers[last]}; the same person may go on as "
-                f"id {name} at frame {numbers[later[0]]}: --person CAMERA={old},{name} joins them"
-            )
+    last = places[-1]
+    track = by_motion[owner[last, kept[last]]]
+    later = min((place for place in track if place > last), default=last)
+    old, new = name_of[last, kept[last]], name_of.get((later, track[later]))
+    if later > last and new:
+        report.append(
+            f"WARNING: id {old} ends at frame {numbers[last]}; the same person may go on as "
+            f"id {new} at frame {numbers[later]}: --person CAMERA={old},{new} joins them"
+        )
     if len(report) > 5:
         report = [*report[:5], f"WARNING: {len(report) - 5} more such switches"]
     return report

@@ -8,20 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from canonlift.readers.detectors.parsing import (
-    CameraDetections,
-    Cameras,
-    Document,
-    InputError,
-    Person,
-    by_file,
-    entries,
-    field_of,
-    keypoints,
-    numbers,
-    one_number,
-    track_of,
-)
+from canonlift.readers.detectors import parsing
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, Person
 
 REMEDY = "save it again by ultralytics, with save_txt=True or results.tojson()"
 JOINTS = 17
@@ -30,26 +18,25 @@ JOINTS = 17
 def recognise(content: Any) -> bool:
     """Whether a file's content is this format."""
     if isinstance(content, str):
-        lines = content.splitlines()
-        return bool(lines) and len(lines[0].split()) >= 5 + 3 * 3 and _is_box(lines[0])
+        first = content.partition("\n")[0]
+        return len(first.split()) >= 5 + 3 * 3 and _is_box(first)
     while isinstance(content, list) and content:
         content = next((item for item in content if item), None)
     return isinstance(content, dict) and {"class", "keypoints"} <= content.keys()
 
 
-def read(docs: Iterable[Document]) -> Cameras:
+def read(docs: Iterable[Document]) -> dict[str, CameraDetections]:
     """Read the files of one camera: one per frame, or one list of all frames."""
     docs = list(docs)
-    if isinstance(docs[0].content, str):
+    path, content = docs[0]
+    if isinstance(content, str):
         return {"": CameraDetections(_text_frames(docs), normalised=True)}
-    if len(docs) == 1 and _is_video(docs[0].content):
-        path, content = docs[0]
-        lists = {n: (people, f"{path}, frame {n}") for n, people in enumerate(content)}
+    is_list = isinstance(content, list) and any(isinstance(item, list) for item in content)
+    if len(docs) == 1 and is_list:
+        frames = {n: _people(people, f"{path}, frame {n}") for n, people in enumerate(content)}
     else:
-        lists = {number: (doc.content, doc.path) for number, doc in by_file(docs)}
-    return {
-        "": CameraDetections({n: _people(people, where) for n, (people, where) in lists.items()})
-    }
+        frames = {number: _people(doc.content, doc.path) for number, doc in parsing.by_file(docs)}
+    return {"": CameraDetections(frames)}
 
 
 def _is_box(line: str) -> bool:
@@ -61,65 +48,50 @@ def _is_box(line: str) -> bool:
     return kind >= 0 and kind.is_integer() and all(0 <= side <= 1 for side in box)
 
 
-def _is_video(content: Any) -> bool:
-    return isinstance(content, list) and any(isinstance(item, list) for item in content)
-
-
 def _people(content: Any, where: object) -> list[Person]:
     people = []
-    for i, entry in enumerate(entries(content, where, "the content", REMEDY)):
-        here = f"{where}, person {i}"
-        joints = field_of(entry, ["keypoints"], here, REMEDY)
-        x, y = (numbers(field_of(joints, [axis], here, REMEDY), here) for axis in "xy")
-        visible = joints.get("visible")
+    for here, entry in parsing.entries(content, where, "the content", "person"):
+        joints = parsing.field_of(entry, here, "keypoints")
+        x, y = (parsing.numbers(parsing.field_of(joints, here, axis), here) for axis in "xy")
         if not x.ndim == y.ndim == 1 or len(x) != len(y):
-            raise InputError(here, f"{x.shape} x and {y.shape} y", REMEDY)
-        score = np.full(len(x), np.nan) if visible is None else numbers(visible, here)
-        people.append(
-            Person(
-                keypoints(np.column_stack([x, y]), here, score),
-                track_of(entry.get("track_id"), here),
-                one_number(entry.get("confidence"), here),
-            )
-        )
+            raise InputError(here, f"{x.shape} x and {y.shape} y")
+        visible = joints.get("visible")
+        scores = None if visible is None else parsing.numbers(visible, here)
+        points = parsing.keypoints(np.column_stack([x, y]), here, scores)
+        people.append(parsing.person_of(points, entry, here, "confidence"))
     return people
 
 
 def _text_frames(docs: list[Document]) -> dict[int, list[Person]]:
     rows: dict[int, list[np.ndarray]] = {}
-    for number, (path, content) in by_file(docs):
-        rows[number] = []
-        for i, line in enumerate(content.splitlines(), 1):
-            try:
-                row = np.array(line.split(), dtype=float)
-            except ValueError as error:
-                raise InputError(f"{path}, line {i}", f"not numbers ({error})", REMEDY) from error
-            if not np.isfinite(row).all():
-                raise InputError(f"{path}, line {i}", "a number is not finite", REMEDY)
-            rows[number].append(row)
+    for number, (path, content) in parsing.by_file(docs):
+        try:
+            rows[number] = [np.array(line.split(), dtype=float) for line in content.splitlines()]
+        except ValueError as error:
+            raise InputError(path, f"not numbers ({error})") from error
     path = docs[0].path.parent
-    widths = sorted({len(row) for people in rows.values() for row in people})
-    layouts = {width: _layout(width) for width in widths}
-    if len({per_joint for per_joint, _ in layouts.values()}) > 1 or 0 in dict(layouts.values()):
+    all_rows = [row for people in rows.values() for row in people]
+    widths = sorted({len(row) for row in all_rows})
+    columns = {width: _columns(width) for width in widths}
+    if len({per_joint for per_joint, _ in columns.values()}) > 1 or (0, 0) in columns.values():
         raise InputError(
             path,
             f"lines of {', '.join(map(str, widths))} numbers, but a box and 17 joints are 39 or "
             "56, with confidence, track id or both 1 or 2 more",
-            REMEDY,
         )
     # One number more is a confidence or an id. Only ids are whole numbers throughout.
-    last = [row[-1] for people in rows.values() for row in people if layouts[len(row)][1] == 1]
-    extra = {more for _, more in layouts.values()}
-    id_last = 2 not in extra and bool(np.all(np.array(last) == np.round(last)))
+    last = np.array([row[-1] for row in all_rows if columns[len(row)][1] == 1])
+    both = any(more == 2 for _, more in columns.values())
+    id_last = not both and bool(np.all(last == np.round(last)))
     return {
         number: [
-            _person(row, layouts[len(row)], id_last, f"{path}, frame {number}") for row in people
+            _person(row, *columns[len(row)], id_last, f"{path}, frame {number}") for row in people
         ]
         for number, people in rows.items()
     }
 
 
-def _layout(width: int) -> tuple[int, int]:
+def _columns(width: int) -> tuple[int, int]:
     """Numbers per joint, and how many follow; (0, 0) if too few for a person."""
     for per_joint in (3, 2):
         more = width - 5 - per_joint * JOINTS
@@ -128,10 +100,9 @@ def _layout(width: int) -> tuple[int, int]:
     return (3, (width - 5) % 3) if width > 8 else (0, 0)  # of a model with other joints
 
 
-def _person(row: np.ndarray, layout: tuple[int, int], id_last: bool, where: str) -> Person:
-    per_joint, more = layout
+def _person(row: np.ndarray, per_joint: int, more: int, id_last: bool, where: str) -> Person:
     end = len(row) - more
     has_id = more == 2 or (more == 1 and id_last)
-    track = track_of(float(row[-1]), where) if has_id else None
+    track = parsing.track_of(float(row[-1]), where) if has_id else None
     score = float(row[end]) if more > has_id else np.nan
-    return Person(keypoints(row[5:end].reshape(-1, per_joint), where), track, score)
+    return Person(parsing.keypoints(row[5:end].reshape(-1, per_joint), where), track, score)

@@ -9,7 +9,6 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
-from canonlift import suggestions
 from canonlift.body import skeleton
 from canonlift.readers.datasets.joint_orders import LAYOUTS as DATA_SETS
 from canonlift.readers.detectors.parsing import InputError
@@ -72,7 +71,7 @@ SIDES = {"l": "l_", "left": "l_", "r": "r_", "right": "r_"}
 
 
 def canonical(name: str) -> str | None:
-    """What a detector's joint is called here; None if nobody knows.
+    """The name that canonlift has for a detector's joint, or None.
 
     (`neck_base` is mmpose's word for what VideoPose3D calls nose.)
     """
@@ -91,30 +90,25 @@ def canonical(name: str) -> str | None:
 
 
 def named(joints: Sequence[str], where: object) -> tuple[tuple[str, ...], list[str]]:
-    """Detectors' names as canonlift's, and those that are kept because nobody knows them.
+    """The names that canonlift has for joints, and the detector's that it keeps for want of one.
 
-    Raises:
-        InputError: if two of them are the same joint.
+    Two names of one joint are refused by an `InputError`.
     """
     known = [canonical(joint) for joint in joints]
     result = [new or old for new, old in zip(known, joints, strict=True)]
     twice = {joint for joint in result if result.count(joint) > 1}
     if twice:
         both = [old for old, new in zip(joints, result, strict=True) if new in twice]
-        raise InputError(
-            where,
-            f"joints {', '.join(both[:6])} are called the same here",
-            "name them in a YAML file for --layout",
-        )
+        what = f"joints {', '.join(both[:6])} are called the same here"
+        raise InputError(where, what, "name them in a YAML file for --layout")
     return tuple(result), [old for new, old in zip(known, joints, strict=True) if new is None]
 
 
 class Custom(NamedTuple):
-    """A detector described by its user: names by position or by the file's, and made joints."""
+    """The joints of a detector as its user describes them in a YAML file."""
 
-    order: tuple[str, ...] | None
-    rename: Mapping[str, str]
-    combinations: Mapping[str, Mapping[str, float]]
+    names: list[str] | dict[str, str]  # in the detector's order, or by the file's own names
+    combinations: dict[str, dict[str, float]]  # joints to make, each by the weights of others
 
 
 def load(path: Path) -> Custom:
@@ -127,38 +121,37 @@ def load(path: Path) -> Custom:
         FileNotFoundError: if there is no such file.
         InputError: if it says something else.
     """
-    remedy = "write `names: [nose, l_hip, ...]` or `names: {Nose: nose, ...}`, and `combinations: "
-    remedy += "{pelvis: {l_hip: 0.5, r_hip: 0.5}}`"
+
+    def refused(what: str) -> InputError:
+        remedy = "write `names: [nose, l_hip, ...]` or `names: {Nose: nose, ...}`, and "
+        return InputError(
+            path, what, remedy + "`combinations: {pelvis: {l_hip: 0.5, r_hip: 0.5}}`"
+        )
+
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file, nor a layout; give a YAML file or one of {', '.join(LAYOUTS)}"
         )
+    if path.stat().st_size > 1 << 20:
+        raise refused("larger than a list of joints")
     try:
-        if path.stat().st_size > 1 << 20:
-            raise InputError(path, "larger than a list of joints", remedy)
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(
-            path, f"not YAML ({' '.join(str(error).split())[:200]})", remedy
-        ) from error
+        raise refused(f"not YAML ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(content, dict) or not content.keys() <= {"names", "combinations"}:
-        raise InputError(path, "not a mapping of `names` and `combinations`", remedy)
-    given, made = content.get("names"), content.get("combinations") or {}
-    pairs = given.items() if isinstance(given, dict) else [(n, n) for n in given or ()]
-    if not isinstance(given, dict | list) or not pairs:
-        raise InputError(path, "no `names`", remedy)
-    if not all(isinstance(n, str) and n for pair in pairs for n in pair):
-        raise InputError(path, "a name is no text", remedy)
-    if not isinstance(made, dict) or not all(_is_combination(c) for c in made.values()):
-        raise InputError(path, "a combination is not joints with weights that sum to 1", remedy)
-    return Custom(
-        tuple(given) if isinstance(given, list) else None,
-        dict(pairs) if isinstance(given, dict) else {},
-        made,
-    )
+        raise refused("not a mapping of `names` and `combinations`")
+    names, combinations = content.get("names"), content.get("combinations") or {}
+    if not isinstance(names, dict | list) or not names:
+        raise refused("no `names`")
+    if not isinstance(combinations, dict) or not all(map(_sums_to_1, combinations.values())):
+        raise refused("a combination is not joints with weights that sum to 1")
+    texts = [*names, *(names.values() if isinstance(names, dict) else ()), *combinations]
+    if not all(isinstance(text, str) and text for text in texts):
+        raise refused("a name is no text")
+    return Custom(names, combinations)
 
 
-def _is_combination(weights: object) -> bool:
+def _sums_to_1(weights: object) -> bool:
     return (
         isinstance(weights, dict)
         and all(type(w) in (int, float) and abs(w) < 100 for w in weights.values())
@@ -166,39 +159,14 @@ def _is_combination(weights: object) -> bool:
     )
 
 
-def mixing(
+def combine(
     joints: Sequence[str], custom: Custom, where: object
 ) -> tuple[tuple[str, ...], Float[np.ndarray, "n_target n_source"]]:
-    """The joints with those that `custom` combines of them, and the matrix that makes them.
-
-    Raises:
-        InputError: if a combination names a joint that is not there.
-    """
-    rows = list(np.eye(len(joints)))
-    target = list(joints)
-    for name, weights in custom.combinations.items():
-        for source in weights:
-            if source not in joints:
-                raise InputError(
-                    where,
-                    f"combination {name!r} is made of {source!r}, which is not there",
-                    f"use {', '.join(joints)}",
-                )
-        row = sum(w * np.eye(len(joints))[list(joints).index(s)] for s, w in weights.items())
-        if name in target:
-            rows[target.index(name)] = row
-        else:
-            target.append(name)
-            rows.append(row)
-    return tuple(target), np.stack(rows)
-
-
-def layout(name: str) -> Layout:
-    """The layout of that name.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if name not in LAYOUTS:
-        raise suggestions.unknown("layout", name, LAYOUTS)
-    return LAYOUTS[name]
+    """The joints with those that `custom` combines of them, and the matrix that makes them."""
+    weights = {joint: {joint: 1.0} for joint in joints} | custom.combinations
+    for name, sources in weights.items():
+        if missing := [source for source in sources if source not in joints]:
+            what = f"combination {name!r} is made of {missing[0]!r}, which is not there"
+            raise InputError(where, what, f"use {', '.join(joints)}")
+    matrix = [[sources.get(joint, 0.0) for joint in joints] for sources in weights.values()]
+    return tuple(weights), np.array(matrix)

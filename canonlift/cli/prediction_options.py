@@ -1,4 +1,4 @@
-"""The options by which subcommands choose predictions."""
+"""The options of `canonlift export` and `canonlift view` that choose predictions."""
 
 import argparse
 from pathlib import Path

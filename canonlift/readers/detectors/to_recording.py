@@ -1,8 +1,8 @@
 """From the files of a detector, camera by camera, to one person's recording.
 
-What all formats share stands here and in the modules beside it, once: which files belong to a
-camera (`formats`), the names of the joints (`joint_names`), what a score means (`scores`), which
-person is kept (`person_choice`), and which frames belong together (`frame_matching`).
+The steps that all formats share: which files belong to a camera (`table`), the names of the joints
+(`joint_names`), pixels and confidences (`people`, `scores`), which person is kept
+(`person_choice`), and which frames belong together (`frame_matching`).
 """
 
 import os
@@ -10,30 +10,27 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from canonlift.body import skeleton
 from canonlift.data.recording import Recording
-from canonlift.readers.detectors import (
-    formats,
-    frame_matching,
-    joint_names,
-    person_choice,
-    persons,
-)
-from canonlift.readers.detectors.parsing import CameraDetections, InputError, documents
+from canonlift.readers.detectors import frame_matching, joint_names, people, person_choice, table
+from canonlift.readers.detectors.parsing import CameraDetections, InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the files do not say, or what is wanted of them."""
+    """What the files do not say, and what the user chooses."""
 
     fps: tuple[float, ...] = ()  # one for all cameras or one each; empty: the files say
     rig: str = ""
-    layout: str | None = None  # a name of `layouts.LAYOUTS` or a YAML file
+    layout: str | None = None  # a name of `joint_layouts.LAYOUTS` or a YAML file
     image_size: tuple[tuple[int, int], ...] = ()  # width, height: one for all cameras or one each
-    confidence: str | None = None  # a name of `scores.RULES`
+    confidence: str | None = None  # a row of `scores.RULES`
     person: tuple[str, ...] = ("best",)  # a choice for all cameras, or CAM=choice
     resample: bool = True
 
@@ -45,7 +42,7 @@ def read(
 
     Args:
         cameras: one file, folder or glob each; a file that holds several cameras is all of them.
-        form: a name of `READERS`, or `auto`.
+        form: a row of `table.READERS`, or `auto`.
         options: what the files do not say.
 
     Raises:
@@ -57,35 +54,38 @@ def read(
     if any(not 0 < fps < np.inf for fps in options.fps):
         raise ValueError(f"fps must be positive, got {', '.join(map(str, options.fps))}")
     detections, form, report = _read_cameras(cameras, form, with_times=not options.fps)
-    reader = formats.READERS[form]
+    reader = table.READERS[form]
     where = ", ".join(dict.fromkeys(part.path for part in detections.values()))
-    seen = {name: persons.observed(part) for name, part in detections.items()}
-    if not any(len(person) for frames in seen.values() for person in frames.values()):
+    detected = {name: people.observed(part) for name, part in detections.items()}
+    if not any(map(len, detected.values())):
         raise InputError(where, "no person in any file", "run the detector on the right videos")
 
-    names, matrix, said = joint_names.resolve(
-        detections, seen, reader.layouts, options.layout, where
+    names, matrix, lines = joint_names.resolve(
+        detections, detected, reader.layouts, options.layout, where
     )
-    report += said
-    sizes, units = persons.sizes(detections, seen, options.image_size, form == "openpose")
-    confident, rule = persons.confident(seen, units, reader.scores, options.confidence, where)
-    report.append(rule)
-    confident = {name: persons.mixed(frames, matrix) for name, frames in confident.items()}
-    rates, said = frame_matching.rates_of(detections, options.fps)
-    report += said
+    given = _one_each(options.image_size, len(detections), "image sizes")
+    found = [part.image_size for part in detections.values()]
+    sizes = dict(zip(detections, given or found, strict=True))
+    detected = {
+        name: people.in_pixels(persons, detections[name], sizes[name], form == "openpose")
+        for name, persons in detected.items()
+    }
+    detected, line = people.with_confidence(detected, reader.scores, options.confidence, where)
+    report += [*lines, line]
+    rates = _one_each(options.fps, len(detections), "frame rates")
+    if not rates:
+        rates, line = frame_matching.rates_of(detections)
+        report.append(line)
 
-    taken = {}
-    for view, name in enumerate(detections):
-        people = confident[name]
-        chosen, said = person_choice.choose(
-            people, detections[name], rates[view], name, options.person
-        )
-        taken[name] = {n: people[n].points[i] for n, i in chosen.items()}
-        report += [f"{name}: {line}" for line in said]
-    grid, fps, processing, said = frame_matching.match(
-        taken, detections, rates, len(names), options.resample, where
+    kept: dict[str, dict[int, np.ndarray]] = {}
+    for (name, persons), rate in zip(detected.items(), rates, strict=True):
+        persons = people.combined(persons, matrix)
+        rows, lines = person_choice.choose(persons, detections[name], rate, name, options.person)
+        kept[name] = {number: persons.points[row] for number, row in rows.items()}
+        report += [f"{name}: {line}" for line in lines]
+    grid, fps, processing, lines = frame_matching.match(
+        kept, detections, rates, len(names), options.resample, where
     )
-    report += said
     observed = grid[..., 2] > 0
     recording = Recording(
         keypoints=np.where(observed[..., None], grid[..., :2], np.nan).astype(np.float32),
@@ -94,10 +94,19 @@ def read(
         views=tuple(detections),
         fps=fps,
         rig=options.rig,
-        image_size=None if None in sizes else np.array(sizes, dtype=np.int32),
+        image_size=None
+        if None in sizes.values()
+        else np.array(list(sizes.values()), dtype=np.int32),
         processing=processing,
     )
-    return recording, [*report, makes(names)]
+    return recording, [*report, *lines, skeletons_of(names)]
+
+
+def _one_each(given: Sequence[T], n_cameras: int, what: str) -> list[T]:
+    """An option for each camera, if it was given for all of them or for each; else nothing."""
+    if len(given) not in (0, 1, n_cameras):
+        raise ValueError(f"{len(given)} {what} for {n_cameras} cameras; give one for each")
+    return list(given) * n_cameras if len(given) == 1 else list(given)
 
 
 def _read_cameras(
@@ -107,21 +116,21 @@ def _read_cameras(
 
     Without `with_times`, times of frames that are numbered are left out: a frame rate was given.
     """
-    sources = {name: formats.find(str(camera)) for name, camera in _named(cameras).items()}
     detections: dict[str, CameraDetections] = {}
     report = []
     first = ""
-    for given, (name, paths) in zip(cameras, sources.items(), strict=True):
-        recognised, paths, evidence = formats.recognise(form, paths)
+    named = {name: (camera, table.find(str(camera))) for name, camera in _named(cameras).items()}
+    for name, (given, paths) in named.items():
+        recognised, paths, evidence = table.recognise(form, paths)
         if first and recognised != first:
             what = f"looks like {recognised}, the camera before like {first}"
-            raise InputError(paths[0], what, "convert them with one detector")
+            raise InputError(paths[0], what, "use one detector for all cameras")
         if form == "auto" and not first:
             report.append(f"auto: {evidence}")
         first = recognised
-        found = formats.READERS[recognised].read(documents(paths))
+        found = table.READERS[recognised].read(paths)
         for inner, camera in found.items():
-            alone = len(sources) == 1 and len(found) > 1
+            alone = len(cameras) == 1 and len(found) > 1
             key = inner if alone else f"{name}{inner and '/'}{inner}"
             times = camera.times if with_times or not camera.numbered else {}
             detections[key] = replace(camera, path=str(given), times=times)
@@ -129,24 +138,19 @@ def _read_cameras(
     return detections, first, report + [f"{name}: {note}" for note, name in notes.items()]
 
 
-def makes(joints: Sequence[str]) -> str:
+def skeletons_of(joints: Sequence[str]) -> str:
     """One line: the skeletons that can be made of these joints, and how."""
-    able, missing = [], {}
-    for name, wanted in skeleton.SKELETONS.items():
-        lacking = skeleton.lacking(joints, wanted)
-        if lacking:
-            missing[name] = lacking
-        else:
-            made = [joint for joint in wanted if joint not in joints]
-            able.append(f"{name} (made by fixed combinations: {', '.join(made) or 'nothing'})")
+    missing = {
+        name: skeleton.lacking(joints, wanted) for name, wanted in skeleton.SKELETONS.items()
+    }
+    lacks = {n: f"{n} lacks {', '.join(joints)}" for n, joints in missing.items() if joints}
+    able = []
+    for name in (name for name in missing if name not in lacks):
+        made = [joint for joint in skeleton.SKELETONS[name] if joint not in joints]
+        able.append(f"{name} (made by fixed combinations: {', '.join(made) or 'nothing'})")
     if able:
-        return (
-            "trains on skeleton "
-            + "; ".join(able)
-            + "".join(f"; {name} lacks {', '.join(lacking)}" for name, lacking in missing.items())
-        )
-    least = min(missing, key=lambda name: len(missing[name]))
-    return f"WARNING: trains on no skeleton; {least} lacks {', '.join(missing[least])}"
+        return f"trains on skeleton {'; '.join([*able, *lacks.values()])}"
+    return f"WARNING: trains on no skeleton; {lacks[min(lacks, key=lambda n: len(missing[n]))]}"
 
 
 def _named(cameras: Sequence[str | Path]) -> dict[str, str | Path]:
@@ -157,10 +161,10 @@ def _named(cameras: Sequence[str | Path]) -> dict[str, str | Path]:
         raise ValueError(f"{twice}: given twice; give one argument per camera")
 
     def plain(path: Path) -> str:
-        stem = (
-            path.name if path.is_dir() else re.sub(r"\.(json|txt|csv|npz|h5|dat)$", "", path.name)
-        )
-        return re.sub(r"[*?\[\]]+", "", stem).strip("_-. ").removesuffix("_json")
+        name = path.name
+        if not path.is_dir():
+            name = re.sub(r"\.(json|txt|csv|npz|h5|dat)$", "", name)
+        return re.sub(r"[*?\[\]]+", "", name).strip("_-. ").removesuffix("_json")
 
     stems = [plain(path) or plain(path.parent) for path in whole]
     if len(set(stems)) < len(stems):

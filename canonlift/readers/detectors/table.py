@@ -1,9 +1,9 @@
-"""The formats of detectors, how to tell them apart, and which files are a camera's."""
+"""The table of detectors: a new one is a row here and a file beside this one."""
 
 import glob
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from canonlift import suggestions
 from canonlift.readers.detectors import (
@@ -18,99 +18,113 @@ from canonlift.readers.detectors import (
     openpose,
     yolo,
 )
-from canonlift.readers.detectors.parsing import Cameras, Document, InputError, documents
+from canonlift.readers.detectors.parsing import CameraDetections, Document, InputError, documents
+
+
+class Format(Protocol):
+    """What the file of a detector defines."""
+
+    @property
+    def REMEDY(self) -> str:
+        """What to do about a file that is not as the detector writes it."""
+        ...
+
+    def recognise(self, content: Any) -> bool:
+        """Whether a file's content is this format."""
+        ...
+
+    def read(self, docs: Iterable[Document]) -> dict[str, CameraDetections]:
+        """Detections by camera, "" if the files are of one; errors may leave out the remedy."""
+        ...
 
 
 class Reader(NamedTuple):
-    """One row of the formats."""
+    """One row of the table."""
 
+    format: Format
     about: str
     suffixes: tuple[str, ...]
-    recognise: Callable[[Any], bool]  # of a file's content
-    read: Callable[[Iterable[Document]], Cameras]
-    scores: str  # their family, see `scores.rule`
+    scores: str  # what they are, see `scores.confidences`
     layouts: tuple[str, ...] = ()  # possible where the file does not name its joints
+
+    def read(self, paths: Sequence[Path]) -> dict[str, CameraDetections]:
+        """Detections by camera, "" if the files are of one."""
+        try:
+            return self.format.read(documents(paths))
+        except InputError as error:
+            remedy = error.remedy or self.format.REMEDY
+            raise InputError(error.where, error.what, remedy) from error
 
 
 # What `auto` tries, in this order: the more particular first.
 READERS: Mapping[str, Reader] = {
     "openpose": Reader(
+        openpose,
         "OpenPose JSON (also Pose2Sim's and rtmlib's): a folder of one file per frame",
         (".json",),
-        openpose.recognise,
-        openpose.read,
         "probability",
         ("BODY_25", "BODY_25B", "COCO-18", "MPI-15", "coco17", "halpe26", "wholebody133"),
     ),
     "alphapose": Reader(
+        alphapose,
         "AlphaPose results: alphapose-results.json, in its own form or as cmu or open",
         (".json",),
-        alphapose.recognise,
-        alphapose.read,
         "probability",
         ("coco17", "halpe26", "mpii16", "COCO-18", "halpe68", "wholebody133", "halpe136"),
     ),
     "mmpose": Reader(
+        mmpose,
         "MMPose and RTMPose: predictions of the inferencer or the demo scripts, of a video in one "
         "file or of images in a folder",
         (".json",),
-        mmpose.recognise,
-        mmpose.read,
         "simcc",
         ("coco17", "halpe26", "mpii16", "wholebody133", "halpe136"),
     ),
     "coco": Reader(
+        coco,
         "COCO keypoints: results or annotations, one file per camera",
         (".json",),
-        coco.recognise,
-        coco.read,
         "coco",
         ("coco17", "halpe26", "mpii16", "wholebody133"),
     ),
     "yolo": Reader(
+        yolo,
         "YOLO-pose by ultralytics: a folder of labels, .txt (needs --image-size), or JSON",
         (".txt", ".json"),
-        yolo.recognise,
-        yolo.read,
         "probability",
         ("coco17",),
     ),
     "deeplabcut": Reader(
+        deeplabcut,
         "DeepLabCut: the CSV or h5 file of a video, of one animal or several",
         (".csv", ".h5", ".hdf5"),
-        deeplabcut.recognise,
-        deeplabcut.read,
         "probability",
     ),
     "mediapipe": Reader(
+        mediapipe,
         "MediaPipe's 33 pose landmarks: JSON or CSV, in pixels or (with --image-size) in [0, 1]",
         (".json", ".csv"),
-        mediapipe.recognise,
-        mediapipe.read,
         "visibility",
         ("blazepose33",),
     ),
     "csv": Reader(
+        csv_table,
         "a table with a header: frame, time, nose_x, nose_y, nose_confidence, ...; or a row per "
         "joint: frame, joint, x, y, confidence",
         (".csv", ".tsv", ".txt"),
-        csv_table.recognise,
-        csv_table.read,
         "unknown",
         ("blazepose33", "coco17", "halpe26", "mpii16", "COCO-18", "limbs12"),
     ),
     "bodypose3d": Reader(
+        bodypose3d,
         "text files of 12 limb joints: 24 numbers per line, -1 where undetected",
         (".dat", ".txt"),
-        bodypose3d.recognise,
-        bodypose3d.read,
         "none",
     ),
     "detectron": Reader(
-        "VideoPose3D's npz files: of one video by Detectron2, or of one take of a data set",
+        detectron,
+        "VideoPose3D's npz files: of a video by Detectron2, or of one recording of a data set",
         (".npz",),
-        detectron.recognise,
-        detectron.read,
         "relative",
         ("coco17",),
     ),
@@ -128,25 +142,23 @@ def find(camera: str) -> list[Path]:
         return [path]
     if path.is_dir():
         suffixes = {suffix for reader in READERS.values() for suffix in reader.suffixes}
-        files = sorted(
-            p for p in path.iterdir()
-            if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
-        )  # fmt: skip
-        if not files:
-            inner = sorted(p.name for p in path.iterdir() if p.is_dir())[:8]
-            hint = f"give its folders {', '.join(inner)} one by one" if inner else "is it the one?"
-            raise FileNotFoundError(f"{camera}: no results of a detector in it; {hint}")
-        return files
-    if glob.has_magic(camera):
-        files = sorted(Path(p) for p in glob.glob(camera) if Path(p).is_file())
-        if not files:
-            raise FileNotFoundError(f"{camera}: matches no file; looked from {Path.cwd()}")
-        return files
-    raise FileNotFoundError(f"{camera}: no such file or folder; check the path")
+        found = [p for p in path.iterdir() if p.suffix.lower() in suffixes and p.name[0] != "."]
+        inner = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir())[:8])
+        hint = f"give its folders {inner} one by one" if inner else "is it the one?"
+        message = f"no results of a detector in it; {hint}"
+    elif glob.has_magic(camera):
+        found = [Path(p) for p in glob.glob(camera)]
+        message = f"matches no file; looked from {Path.cwd()}"
+    else:
+        found, message = [], "no such file or folder; check the path"
+    files = sorted(p for p in found if p.is_file())
+    if not files:
+        raise FileNotFoundError(f"{camera}: {message}")
+    return files
 
 
 def recognise(form: str, paths: Sequence[Path]) -> tuple[str, list[Path], str]:
-    """The format, the files that can be of it, and what was seen of it.
+    """The format, the files that can be of it, and what it was recognised by.
 
     Raises:
         InputError: if there is none that fits.
@@ -155,22 +167,17 @@ def recognise(form: str, paths: Sequence[Path]) -> tuple[str, list[Path], str]:
         if form not in READERS:
             raise suggestions.unknown("format", form, [*READERS, "auto"])
         suffixes = READERS[form].suffixes
-        if len(paths) == 1:
-            return form, list(paths), ""
-        fitting = [path for path in paths if path.suffix.lower() in suffixes]
+        fitting = [path for path in paths if path.suffix.lower() in suffixes or len(paths) == 1]
         if not fitting:
             what = f"no {' or '.join(suffixes)} file, as {form} has"
             raise InputError(paths[0].parent, what, "give another format, or auto")
         return form, fitting, ""
-    for doc in documents(paths):
+    for path, content in documents(paths):
         for name, reader in READERS.items():
-            if reader.recognise(doc.content):
-                alike = [path for path in paths if path.suffix == doc.path.suffix]
-                return name, alike, f"{doc.path} looks like {name}: {reader.about}"
-        if doc.content not in ([], "", {}):
+            if reader.format.recognise(content):
+                alike = [other for other in paths if other.suffix == path.suffix]
+                return name, alike, f"{path} looks like {name}: {reader.about}"
+        if content not in ([], "", {}):
             break
-    raise InputError(
-        paths[0],
-        f"looks like no format that is known ({', '.join(READERS)})",
-        "name the format, or write a table (format csv)",
-    )
+    what = f"looks like no format that is known ({', '.join(READERS)})"
+    raise InputError(paths[0], what, "name the format, or write a table (format csv)")
