@@ -178,7 +178,7 @@ def test_function_and_command_make_the_same_recording(cameras, tmp_path):
     np.testing.assert_array_equal(found.keypoints, written.keypoints)
     np.testing.assert_array_equal(found.confidence, written.confidence)
     assert (found.rig, found.fps, found.processing) == ("hill", written.fps, written.processing)
-    with pytest.raises(ValueError, match="either --offset or --sync"):
+    with pytest.raises(ValueError, match="either offsets or synchronisation"):
         convert_cameras(cameras, fps=25, offsets={"right": 1.0}, synchronise=True)
     with pytest.raises(ValueError, match="camera must be one of left, right, got 'rihgt'"):
         convert_cameras(cameras, fps=25, offsets={"rihgt": 1.0})
