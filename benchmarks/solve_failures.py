@@ -340,7 +340,7 @@ def draw(
 
     columns = 4
     n_rows = -(-len(found) // columns)
-    figure, axes = plt.subplots(n_rows, columns, figsize=(16, 2.7 * n_rows), squeeze=False)
+    figure, axes = plt.subplots(n_rows, columns, figsize=(16, 1.8 * n_rows), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, row, (true, ours) in zip(axes.flat, found, drawings, strict=False):

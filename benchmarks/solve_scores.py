@@ -22,7 +22,7 @@ from canonlift.simulation.cameras import Cameras
 WINDOW_S = 2.0
 WRONG = 2.0  # a window's PA-MPJPE over that of triangulation, above which it is wrong
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)  # of trust
-TRUSTED = 0.8  # proposed: one of them
+TRUSTED = 0.6  # proposed: the lowest that called no wrong window good but those of `room`
 RIGHT, SPOILT = 0.02, 0.03  # 2D errors over the person's size: before, and after repair
 NORMAL = {"68": 0.9945, "95": 1.9600}  # standard deviations on either side
 MATTERS = 0.05  # displacement over the person's size from which a swap matters

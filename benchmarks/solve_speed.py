@@ -60,18 +60,21 @@ def study(
             for length in (minutes / 2, minutes)
         ],
     }
-    found = []
+    found: list[Row] = []
+
+    def keep(row: Row) -> None:
+        done = {**row, "commit": rows.commit(), "machine": rows.machine()}
+        rows.append(results / FILE, done)
+        print(json.dumps(done), flush=True)
+        found.append(done)
+
     for part in only or (*jobs, "anipose"):
         for job in jobs.get(part, ()):
             # The memory of a process never falls, so each size has one of its own.
             with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                found.append({"part": part} | pool.submit(speed_of, *job).result())
+                keep({"part": part} | pool.submit(speed_of, *job).result())
         if part == "anipose" and anipose is not None:
-            found.append({"part": part} | beside(anipose))
-    for row in found:
-        done = row | {"commit": rows.commit(), "machine": rows.machine()}
-        rows.append(results / FILE, done)
-        print(json.dumps(done), flush=True)
+            keep({"part": part} | beside(anipose))
     return found
 
 
@@ -170,7 +173,6 @@ def beside(anipose: Path) -> dict[str, Any]:
         start = time.process_time()
         solution = solve(recording)
         times.append(time.process_time() - start)
-    # Over all frames, because `relative_rotation_deg` takes rotations of frames.
     found = Rotation.from_rotvec(theirs["rotation"]).as_matrix()[None]
     error = solve_scores.relative_rotation_deg
     return {
