@@ -59,9 +59,7 @@ def observed(detections: CameraDetections) -> People:
     return people.only(np.isfinite(points[..., 0]).sum(-1) > 0)
 
 
-def in_pixels(
-    people: People, detections: CameraDetections, size: tuple[int, int] | None, lost_shape: bool
-) -> People:
+def in_pixels(people: People, detections: CameraDetections, lost_shape: bool) -> People:
     """The same people in pixels, where the file has shares of the image size.
 
     `lost_shape`: this detector divides x and y in a way that cannot be undone.
@@ -73,12 +71,12 @@ def in_pixels(
     if lost_shape or (points < -0.5).mean() > 0.1:
         what += " and have lost its shape"
         raise InputError(detections.path, what, "run OpenPose with --keypoint_scale 0")
-    if size is None:
+    if detections.image_size is None:
         raise InputError(detections.path, what, "say the size by --image-size WIDTHxHEIGHT")
     if np.abs(points).max() > 5:
         what = f"coordinates up to {np.abs(points).max():.3g} in a format of [0, 1]"
         raise InputError(detections.path, what, "write them again, divided by the image size")
-    return replace(people, points=people.points * [*size, 1])
+    return replace(people, points=people.points * [*detections.image_size, 1])
 
 
 def with_confidence(

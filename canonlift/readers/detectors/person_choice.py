@@ -13,8 +13,8 @@ MAX_GAP_S = 2.0  # a person missing for longer is another track
 
 def choose(
     people: People, detections: CameraDetections, fps: float, name: str, wanted: Sequence[str]
-) -> tuple[dict[int, int], list[str]]:
-    """The row of the person that is kept in each frame, and lines for the report.
+) -> tuple[dict[int, np.ndarray], list[str]]:
+    """The joints of the person that is kept, by frame, and lines for the report.
 
     `name` is the camera's, `wanted` are choices as in `Options.person`.
     """
@@ -41,7 +41,7 @@ def choose(
         if untracked := people.tracks.count(None):
             report.append(f"{untracked} detections without a track id left out")
         report += _id_switches(numbers, by_motion, ids, kept)
-    return {numbers[place]: int(starts[place]) + i for place, i in kept.items()}, report
+    return {numbers[place]: points[place][i] for place, i in kept.items()}, report
 
 
 def tracks_by_motion(

@@ -51,9 +51,7 @@ def read(
         ValueError: if an option makes no sense.
     """
     options = options or Options()
-    if any(not 0 < fps < np.inf for fps in options.fps):
-        raise ValueError(f"fps must be positive, got {', '.join(map(str, options.fps))}")
-    detections, form, report = _read_cameras(cameras, form, with_times=not options.fps)
+    detections, form, report = _read_cameras(cameras, form, options)
     reader = table.READERS[form]
     where = ", ".join(dict.fromkeys(part.path for part in detections.values()))
     detected = {name: people.observed(part) for name, part in detections.items()}
@@ -63,12 +61,9 @@ def read(
     names, matrix, lines = joint_names.resolve(
         detections, detected, reader.layouts, options.layout, where
     )
-    given = _one_each(options.image_size, len(detections), "image sizes")
-    found = [part.image_size for part in detections.values()]
-    sizes = dict(zip(detections, given or found, strict=True))
     detected = {
-        name: people.in_pixels(persons, detections[name], sizes[name], form == "openpose")
-        for name, persons in detected.items()
+        name: people.in_pixels(seen, detections[name], form == "openpose")
+        for name, seen in detected.items()
     }
     detected, line = people.with_confidence(detected, reader.scores, options.confidence, where)
     report += [*lines, line]
@@ -78,14 +73,14 @@ def read(
         report.append(line)
 
     kept: dict[str, dict[int, np.ndarray]] = {}
-    for (name, persons), rate in zip(detected.items(), rates, strict=True):
-        persons = people.combined(persons, matrix)
-        rows, lines = person_choice.choose(persons, detections[name], rate, name, options.person)
-        kept[name] = {number: persons.points[row] for number, row in rows.items()}
+    for (name, part), rate in zip(detections.items(), rates, strict=True):
+        seen = people.combined(detected[name], matrix)
+        kept[name], lines = person_choice.choose(seen, part, rate, name, options.person)
         report += [f"{name}: {line}" for line in lines]
     grid, fps, processing, lines = frame_matching.match(
         kept, detections, rates, len(names), options.resample, where
     )
+    known = [part.image_size for part in detections.values()]
     observed = grid[..., 2] > 0
     recording = Recording(
         keypoints=np.where(observed[..., None], grid[..., :2], np.nan).astype(np.float32),
@@ -94,9 +89,7 @@ def read(
         views=tuple(detections),
         fps=fps,
         rig=options.rig,
-        image_size=None
-        if None in sizes.values()
-        else np.array(list(sizes.values()), dtype=np.int32),
+        image_size=None if None in known else np.array(known, dtype=np.int32),
         processing=processing,
     )
     return recording, [*report, *lines, skeletons_of(names)]
@@ -110,12 +103,14 @@ def _one_each(given: Sequence[T], n_cameras: int, what: str) -> list[T]:
 
 
 def _read_cameras(
-    cameras: Sequence[str | Path], form: str, *, with_times: bool
+    cameras: Sequence[str | Path], form: str, options: Options
 ) -> tuple[dict[str, CameraDetections], str, list[str]]:
     """Read every camera's files: detections by camera, the format's name, lines of the report.
 
-    Without `with_times`, times of frames that are numbered are left out: a frame rate was given.
+    If a frame rate was given, times of frames that are numbered are left out.
     """
+    if any(not 0 < fps < np.inf for fps in options.fps):
+        raise ValueError(f"fps must be positive, got {', '.join(map(str, options.fps))}")
     detections: dict[str, CameraDetections] = {}
     report = []
     first = ""
@@ -132,8 +127,11 @@ def _read_cameras(
         for inner, camera in found.items():
             alone = len(cameras) == 1 and len(found) > 1
             key = inner if alone else f"{name}{inner and '/'}{inner}"
-            times = camera.times if with_times or not camera.numbered else {}
+            times = {} if options.fps and camera.numbered else camera.times
             detections[key] = replace(camera, path=str(given), times=times)
+    sizes = _one_each(options.image_size, len(detections), "image sizes")
+    for name, size in zip(detections, sizes, strict=False):  # none if the files say
+        detections[name] = replace(detections[name], image_size=size)
     notes = {camera.note: name for name, camera in detections.items() if camera.note}
     return detections, first, report + [f"{name}: {note}" for note, name in notes.items()]
 
