@@ -30,6 +30,7 @@ from canonlift.readers.calibration import read_calibration
 from canonlift.solver.solve import solve
 
 GOOD = 0.5  # trust below which a frame is called doubtful
+ODD = 0.7  # share of the usual fit below which a view is called odd
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,7 +158,24 @@ def describe(name: str, solution: Solution) -> list[str]:
             f"{np.nanmedian(gap[confidence > 0]):.1f} px in the median"
             + (f"; left and right exchanged: {swaps}" if swaps else "")
         )
-    return lines
+    return lines + _odd_views(solution)
+
+
+def _odd_views(solution: Solution) -> list[str]:
+    """A warning for each view whose detections fit far worse than those of the others."""
+    seen = solution.recording.confidence > 0
+    kept = np.where(seen, solution.inlier, 0.0).sum((0, 2)) / np.maximum(seen.sum((0, 2)), 1)
+    observing = seen.any((0, 2))
+    if observing.sum() < 3:  # of two, nobody can tell which is wrong
+        return []
+    usual = np.median(kept[observing])
+    return [
+        f"  WARNING: {view} does not fit the other views ({kept[v]:.2f} of the weight of its "
+        f"detections is left, {usual:.2f} in the median): does it start later, is it mirrored or "
+        "of another person, or are its left and right joints exchanged?"
+        for v, view in enumerate(solution.views)
+        if observing[v] and kept[v] < ODD * usual
+    ]
 
 
 def _why(solution: Solution) -> str:

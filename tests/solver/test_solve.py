@@ -11,6 +11,7 @@ import canonlift
 from canonlift import metrics
 from canonlift.body.skeleton import COCO17, H36M17, mirrored
 from canonlift.cli.main import main
+from canonlift.cli.solve import describe
 from canonlift.data.recording import Recording
 from canonlift.solver.pose_library import library, look_up
 
@@ -240,3 +241,12 @@ def test_absurd_detections_are_none(rig, solved):
     keypoints[5:8, 1, 4] = 1e30
     found = canonlift.solve(replace(recording, keypoints=keypoints))
     assert np.abs(found.pose - solved.pose).max() < 0.01
+
+
+def test_the_command_names_the_view_whose_joints_are_exchanged_throughout(rig):
+    recording, _ = rig
+    wrong = recording.keypoints.copy()
+    wrong[:, 1] = wrong[:, 1][:, list(mirrored(H36M17))]
+    lines = describe("walk", canonlift.solve(replace(recording, keypoints=wrong)))
+    assert [line.split()[1] for line in lines if "WARNING" in line] == ["cam1"]
+    assert "WARNING" not in "".join(describe("walk", canonlift.solve(recording)))
