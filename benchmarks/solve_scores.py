@@ -112,7 +112,8 @@ def figures(truth: Truth, found: Found, reference: Errors) -> dict[str, np.ndarr
 
 def summary(clips: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
     """The figures of a row; None where a method has none. Shares and ratios are plain numbers."""
-    parts = {name: np.concatenate([clip[name] for clip in clips]) for name in clips[0]}
+    names = dict.fromkeys(name for clip in clips for name in clip)  # not all cameras are placed
+    parts = {n: np.concatenate([clip[n] for clip in clips if n in clip]) for n in names}
     mean = {name: float(np.nanmean(parts[name])) for name in ("n", "pa", "n_bar", "pa_bar")}
     row: dict[str, Any] = {
         "n_mpjpe_mm": mean["n"],
