@@ -29,7 +29,7 @@ from canonlift.output.export.markers import Size
 from canonlift.readers.calibration import read_calibration
 from canonlift.solver.solve import solve
 
-GOOD = 0.5  # trust below which a frame is called doubtful
+GOOD = 0.6  # trust below which a frame is called doubtful
 ODD = 0.7  # share of the usual fit below which a view is called odd
 
 
@@ -164,8 +164,9 @@ def describe(name: str, solution: Solution) -> list[str]:
 def _odd_views(solution: Solution) -> list[str]:
     """A warning for each view whose detections fit far worse than those of the others."""
     seen = solution.recording.confidence > 0
-    kept = np.where(seen, solution.inlier, 0.0).sum((0, 2)) / np.maximum(seen.sum((0, 2)), 1)
-    observing = seen.any((0, 2))
+    count = seen.sum((0, 2))
+    kept = np.where(seen, solution.inlier, 0.0).sum((0, 2)) / np.maximum(count, 1)
+    observing = count > 0
     if observing.sum() < 3:  # of two, nobody can tell which is wrong
         return []
     usual = np.median(kept[observing])
