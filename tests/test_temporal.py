@@ -294,7 +294,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(start, tmp_path):
 
 def test_opens_no_pickle(start, tmp_path):
     torch.save({"model_pos": {"a": Path("x")}}, tmp_path / "evil.bin")
-    with pytest.raises(ValueError, match="evil.bin: not a file of weights that opens without"):
+    with pytest.raises(ValueError, match="evil.bin: damaged, or not a file of weights"):
         start(tmp_path / "evil.bin")
     torch.save({"epoch": 1}, tmp_path / "empty.bin")
     with pytest.raises(ValueError, match="empty.bin: holds no weights under model_pos or model"):

@@ -119,7 +119,7 @@ def h5_arrays(file: h5py.File, keys: Iterable[str | h5py.Reference]) -> list[np.
     if len(arrays) < len(found):
         raise TypeError("a group in place of an array")
     check_size(sum(array.nbytes for array in arrays), file.filename)
-    return [array[()] for array in arrays]
+    return [np.asarray(array[()]) for array in arrays]  # of a text h5py gives bytes
 
 
 def read_h5(path: Path, keys: Sequence[str], remedy: str) -> dict[str, np.ndarray]:
