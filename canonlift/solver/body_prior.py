@@ -41,6 +41,11 @@ class Tree(NamedTuple):
         )
         return cls(start, end, other, first, path.to(like))
 
+    def size(self, pose: Float[Tensor, "T J 3"]) -> Float[Tensor, ""]:
+        """Median over frames of the summed lengths of the bones."""
+        bone = pose[:, self.end] - pose[:, self.start]
+        return torch.linalg.vector_norm(bone, dim=-1).sum(-1).median()
+
     def with_steady_bones(self, pose: Float[Tensor, "N T J 3"]) -> Float[Tensor, "N T J 3"]:
         """The same directions, and for every bone its median length in the window.
 

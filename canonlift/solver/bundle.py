@@ -165,9 +165,10 @@ def _step(
 ) -> tuple[Tensor, Cameras]:
     pose, cameras = state.pose, state.cameras
     normal = _eliminate_joints(state, detections, priors, tolerance, basis.n_of_view > 0)
-    change = (_solve_standing if basis.standing else _solve_cameras)(
-        normal, cameras, priors, basis
-    )
+    if basis.standing:
+        change = _solve_standing(normal, basis)
+    else:
+        change = _solve_cameras(normal, cameras, priors, basis)
     flat = change.flatten(2)[..., None]
     joints = normal.joints - (normal.coupling.mT @ flat)[..., 0]
     joints = joints.unflatten(2, (3, -1))
@@ -283,12 +284,7 @@ def _solve_cameras(
     return torch.cat([local_found.reshape(n, t, v, N_LOCAL), of_view], -1)
 
 
-def _solve_standing(
-    normal: _Normal,
-    cameras: Cameras,  # noqa: ARG001
-    priors: Priors,  # noqa: ARG001
-    basis: Basis,
-) -> Float[Tensor, "N T V P"]:
+def _solve_standing(normal: _Normal, basis: Basis) -> Float[Tensor, "N T V P"]:
     """One change of each camera for all frames."""
     n, t, v, size = normal.right.shape
     if basis.n_of_view == 0:

@@ -48,6 +48,15 @@ class Rig(NamedTuple):
     centre: Float[Tensor, "V 2"]
     unsure: Float[Tensor, " V"]  # standard deviation of the log focal length
 
+    def to(self, like: Tensor) -> "Rig":
+        """The same in the precision, and on the device, of a tensor."""
+        return Rig(*(part.to(like) for part in self))
+
+    def turned_to(self, rotation: Float[Tensor, "3 3"]) -> "Rig":
+        """The same in a room that is turned so that the first camera has this rotation."""
+        turn = self.rotation[0].mT @ rotation
+        return self._replace(rotation=self.rotation @ turn, position=self.position @ turn)
+
     @property
     def sure(self) -> bool:
         """Whether positions are known."""
@@ -149,22 +158,9 @@ def solve_rig(
         unsure = torch.full_like(unsure, torch.inf)
     # A view that saw nothing is no reason to doubt the others.
     unsure = torch.where(seen.any(0), unsure, 0.0)
-    before = torch.linalg.vector_norm(start.pose[:, tree.end] - start.pose[:, tree.start], dim=-1)
-    after = torch.linalg.vector_norm(
-        state.pose[0][:, tree.end] - state.pose[0][:, tree.start], dim=-1
-    )
-    scale = before.sum(-1).median() / after.sum(-1).median()
+    scale = tree.size(start.pose) / tree.size(state.pose[0])
     found = _from_cameras(state.cameras, windows, observed.centre, scale, unsure)
-    # The room is turned so that the first camera is as it was in the track.
-    turn = start.rotation[0, 0].mT @ found.rotation[0]
-    return Rig(
-        *(
-            part.to(track.pose)
-            for part in found._replace(
-                rotation=found.rotation @ turn.mT, position=found.position @ turn.mT
-            )
-        )
-    )
+    return found.turned_to(start.rotation[0, 0]).to(track.pose)
 
 
 def placed_rig(
@@ -214,7 +210,6 @@ def placed_rig(
         -depth.log(),
         observed.log_focal.expand(shape),
         pose / unit,
-        depth.new_zeros(shape[0]),
     )
 
 

@@ -56,8 +56,8 @@ def solve(
     n_views = len(recording.views)
     if n_views < 2:
         raise ValueError(
-            f"one view ({recording.views[0]}) cannot be solved; lift it by a network: "
-            "canonlift eval RUN --recordings FILE"
+            f"{n_views} view ({', '.join(recording.views)}) cannot be solved; lift it by a "
+            "network: canonlift eval RUN --recordings FILE"
         )
     focal, straight = None, recording
     if calibration is not None:
@@ -69,13 +69,7 @@ def solve(
         calibration = calibration.resized(recording)
         focal, straight = calibration.focal_px, _straightened(recording, calibration)
     if focal_px is not None:
-        focal = np.array(focal_px, dtype=float)
-        if focal.shape not in ((), (n_views,)) or not (focal > 0).all():
-            raise ValueError(
-                f"focal_px must be one positive number, or one for each of the views "
-                f"{', '.join(recording.views)}; got {focal_px}"
-            )
-        focal = np.broadcast_to(focal, (n_views,)).copy()
+        focal = _of_views(focal_px, recording.views)
     observed = observe(straight, focal, device=device)
     known = [index for index, name in enumerate(recording.joints) if name in H36M17]
     names = [recording.joints[index] for index in known]
@@ -92,13 +86,20 @@ def solve(
             tracked = tracked if rig is None else rig.of(tracked)
     found = finish(observed, tracked, known, recording.joints, fps, rig)
     solution = _solution(recording, tracked, found, rig)
-    if calibration is None:
-        return solution
-    return replace(
-        solution,
-        keypoints_refined=calibration.bent(solution.keypoints_refined).astype(np.float32),
-        root_px=calibration.bent(solution.root_px[:, :, None])[:, :, 0].astype(np.float32),
-    )
+    return solution if calibration is None else _bent(solution, calibration)
+
+
+def _of_views(
+    focal_px: float | Sequence[float] | np.ndarray, views: Sequence[str]
+) -> Float[np.ndarray, " V"]:
+    """Focal lengths of the views; one number serves all."""
+    focal = np.array(focal_px, dtype=float)
+    if focal.shape not in ((), (len(views),)) or not (focal > 0).all():
+        raise ValueError(
+            f"focal_px must be one positive number, or one for each of the views "
+            f"{', '.join(views)}; got {focal_px}"
+        )
+    return np.broadcast_to(focal, (len(views),)).copy()
 
 
 def _straightened(recording: Recording, calibration: Calibration) -> Recording:
@@ -114,6 +115,15 @@ def _straightened(recording: Recording, calibration: Calibration) -> Recording:
         image_size=calibration.size.round().astype(np.int32),
         pose3d=None,
         keypoints_true=None,
+    )
+
+
+def _bent(solution: Solution, calibration: Calibration) -> Solution:
+    """Places in the image as the lenses distort them."""
+    return replace(
+        solution,
+        keypoints_refined=calibration.bent(solution.keypoints_refined).astype(np.float32),
+        root_px=calibration.bent(solution.root_px[:, :, None])[:, :, 0].astype(np.float32),
     )
 
 

@@ -41,7 +41,6 @@ class Track(NamedTuple):
     log_nearness: Float[Tensor, "T V"]
     log_focal: Float[Tensor, "T V"]
     pose: Float[Tensor, "T J 3"]
-    unlikeness: Float[Tensor, " T"]  # of the pose library's best, 0 to 1
 
 
 def track(
@@ -66,11 +65,12 @@ def track(
     )
     focal_weight = (GIVEN_FOCAL_WEIGHT if focal_known else FOCAL_WEIGHT) / frames.shape[1]
     tree = Tree.of(joints, observed.keypoints)
-    likenesses = look_up(observed.keypoints[keys], observed.confidence[keys], joints)
+    used = frames.unique()
+    likenesses = look_up(observed.keypoints[used], observed.confidence[used], joints)
     parts = []
     for some in frames.split(block):
         windows = cut(observed, some)
-        likeness = likenesses.of(some // step)
+        likeness = likenesses.of(torch.searchsorted(used, some))
         pose, rotation = likeness.start()
         rotation = rotation[:, None].expand(-1, some.shape[1], -1, -1, -1)
         start = Solved.begin(pose, place_cameras(windows, pose, rotation))
@@ -83,7 +83,6 @@ def track(
                 found.log_nearness,
                 found.log_focal + windows.size.log(),
                 solved.pose,
-                likeness.residual.mean(-1),
             )
         )
     together = Track(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -192,7 +191,6 @@ def _blended(
         mean(windows.log_nearness, of_view),
         mean(windows.log_focal, of_view),
         mean(windows.pose, share),
-        mean(windows.unlikeness, share),
     )
     return blended, keys
 

@@ -177,7 +177,7 @@ def test_a_known_focal_length_is_kept(rig):
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({"views": 1}, {}, "one view"),
+        ({"views": 1}, {}, "1 view .cam0. cannot be solved"),
         ({"joints": 4}, {}, "at least 6"),
         ({}, {"focal_px": [1.0, 2.0]}, "focal_px must be one positive number"),
         ({}, {"focal_px": -3.0}, "focal_px"),
